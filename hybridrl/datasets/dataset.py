@@ -1,0 +1,157 @@
+"""A dataset in memory: transitions of whole episodes laid end to end, with an index of where each begins."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from hybridrl.datasets.returns import monte_carlo_returns
+from hybridrl.errors import DatasetError
+from hybridrl.task import Task
+from hybridrl.types import Trajectories, Transitions
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the rows came from; part of a run's provenance."""
+
+    dataset_id: str
+    origin: str  # "download", "generated", "local file" or "memory"
+    sha256: str = ""  # of the file's content, or of the manifest where there are several files
+
+
+@dataclasses.dataclass
+class Steps:
+    """Rows as a loader read them, in time order and before the task's transform. NumPy arrays of `rows` entries.
+
+    `ends` marks the last row of each recorded stretch. A row's next observation is exact: it belongs to the same
+    episode, also at a time limit.
+    """
+
+    observations: np.ndarray  # (rows, obs_dim)
+    actions: np.ndarray  # (rows, action_dim), in units of [-1, 1]
+    rewards: np.ndarray  # (rows,), as recorded
+    terminations: np.ndarray  # (rows,), bool
+    ends: np.ndarray  # (rows,), bool
+    next_observations: np.ndarray  # (rows, obs_dim)
+    successes: np.ndarray  # (rows,), bool; all false where the data do not say
+
+
+class Dataset(struct.PyTreeNode):
+    """Offline data on the device.
+
+    Attributes:
+        transitions: leaves `(rows, ...)`, float32.
+        truncations: `(rows,)`, 1.0 where an episode was cut rather than terminated.
+        episode_starts: int32 `(episodes,)`, the first row of each episode.
+        episode_lengths: int32 `(episodes,)`.
+        source: where the data came from.
+    """
+
+    transitions: Transitions
+    truncations: jax.Array
+    episode_starts: jax.Array
+    episode_lengths: jax.Array
+    source: Source = struct.field(pytree_node=False, default=Source("", "memory"))
+
+    @classmethod
+    def from_steps(cls, steps: Steps, task: Task, discount: float, source: Source | None = None) -> Self:
+        """Apply the task's transform, find the episodes and compute Monte-Carlo returns.
+
+        An episode ends at a termination (also one the task declares, such as its first success) and where the
+        recording ends. Each row after a termination begins a new episode.
+
+        Raises:
+            DatasetError: no rows, rows of different counts, or entries that are not finite.
+        """
+        _check(steps, task)
+        actions, rewards, terminations = task.transform(
+            steps.actions, steps.rewards, steps.terminations, steps.successes
+        )
+        ends = np.array(steps.ends, bool) | terminations
+        ends[-1] = True
+        masks = 1.0 - terminations.astype(np.float32)
+        returns = monte_carlo_returns(rewards, masks, ends, discount, task.failure_reward)
+        last_rows = np.flatnonzero(ends)
+        starts = np.concatenate([[0], last_rows[:-1] + 1])
+        transitions = Transitions(
+            observations=np.asarray(steps.observations, np.float32),
+            actions=actions,
+            rewards=rewards,
+            masks=masks,
+            next_observations=np.asarray(steps.next_observations, np.float32),
+            mc_returns=returns,
+        )
+        return cls(
+            transitions=jax.tree.map(jnp.asarray, transitions),
+            truncations=jnp.asarray((ends & ~terminations).astype(np.float32)),
+            episode_starts=jnp.asarray(starts, jnp.int32),
+            episode_lengths=jnp.asarray(last_rows - starts + 1, jnp.int32),
+            source=source or Source(task.dataset.id if task.dataset else task.name, "memory"),
+        )
+
+    @property
+    def example(self) -> Transitions:
+        """One row, leaves `(1, ...)`: what an agent is created from."""
+        return jax.tree.map(lambda field: field[:1], self.transitions)
+
+    @property
+    def num_rows(self) -> int:
+        """Transitions held."""
+        return len(self.transitions.rewards)
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes held."""
+        return len(self.episode_starts)
+
+    def episode(self, index: int) -> Trajectories:
+        """Episode `index`, leaves `(length, ...)` and no padding."""
+        start, length = int(self.episode_starts[index]), int(self.episode_lengths[index])
+        rows = jax.tree.map(lambda field: field[start : start + length], self.transitions)
+        return Trajectories(transitions=rows, valid=jnp.ones(length))
+
+    def summary(self) -> dict[str, float]:
+        """Figures to recognise the data by: rows, episodes, mean length, mean return, share of terminations."""
+        rewards = np.asarray(self.transitions.rewards, np.float64)
+        returns = np.add.reduceat(rewards, np.asarray(self.episode_starts))
+        return {
+            "rows": float(self.num_rows),
+            "episodes": float(self.num_episodes),
+            "mean_episode_length": float(np.mean(np.asarray(self.episode_lengths))),
+            "mean_episode_return": float(np.mean(returns)),
+            "terminated_episodes": float(np.sum(1.0 - np.asarray(self.transitions.masks))),
+        }
+
+
+def _check(steps: Steps, task: Task) -> None:
+    """Refuse rows that would poison training, naming the field and the first bad row."""
+    name = task.dataset.id if task.dataset else task.name
+    rows = len(steps.rewards)
+    if rows == 0:
+        raise DatasetError(f"dataset {name!r} holds no transitions; expected at least one row; get it again")
+    for field in dataclasses.fields(steps):
+        array = np.asarray(getattr(steps, field.name))
+        if len(array) != rows:
+            raise DatasetError(
+                f"dataset {name!r}: {field.name!r} has {len(array)} rows and 'rewards' has {rows}; "
+                "expected equal counts; the file is damaged or of another format"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(np.flatnonzero(~np.isfinite(array.reshape(rows, -1)).all(axis=1))[0])
+            raise DatasetError(
+                f"dataset {name!r}: {field.name!r} is not finite in row {bad}; expected finite numbers; "
+                "remove the episode or get the dataset again"
+            )
+    largest = float(np.max(np.abs(steps.actions)))
+    if largest > 1.0 + 1e-3:
+        bad = int(np.argmax(np.abs(steps.actions).reshape(rows, -1).max(axis=1)))
+        raise DatasetError(
+            f"dataset {name!r}: 'actions' reaches {largest:.4g} in row {bad}; expected entries in [-1, 1]; "
+            "rescale the actions to the environment's bounds before storing them"
+        )

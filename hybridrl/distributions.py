@@ -1,0 +1,43 @@
+"""Action distributions: sample, log_prob, mode."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+class TanhNormal(struct.PyTreeNode):
+    """A diagonal Gaussian squashed by tanh: `u ~ N(mean, std^2)`, `a = tanh(u)`, entries of `a` in (-1, 1)."""
+
+    mean: jax.Array  # (*batch, action_dim), before the squashing
+    std: jax.Array  # (*batch, action_dim)
+
+    def mode(self) -> jax.Array:
+        """`tanh(mean)`, `(*batch, action_dim)`: the deterministic action (not the density's peak)."""
+        return jnp.tanh(self.mean)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Actions `(*shape, *batch, action_dim)`, reparameterised."""
+        return self.sample_with_log_prob(key, shape)[0]
+
+    def sample_with_log_prob(self, key: jax.Array, shape: tuple[int, ...] = ()) -> tuple[jax.Array, jax.Array]:
+        """Actions `(*shape, *batch, action_dim)` and their log-densities `(*shape, *batch)`.
+
+        The density comes from the Gaussian draw itself; inverting tanh would lose it near the bounds.
+        """
+        noise = jax.random.normal(key, (*shape, *self.mean.shape))
+        mean, std = jnp.broadcast_to(self.mean, noise.shape), jnp.broadcast_to(self.std, noise.shape)
+        unsquashed = mean + std * noise
+        return jnp.tanh(unsquashed), _log_density(unsquashed, mean, std)
+
+    def log_prob(self, actions: jax.Array) -> jax.Array:
+        """Log-densities `(*batch,)` of given actions `(*batch, action_dim)`, entries strictly inside (-1, 1)."""
+        return _log_density(jnp.arctanh(actions), self.mean, self.std)
+
+
+def _log_density(unsquashed: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    normal = -0.5 * jnp.square((unsquashed - mean) / std) - jnp.log(std) - 0.5 * jnp.log(2.0 * jnp.pi)
+    # log(1 - tanh(u)^2) in a form that is exact for large |u|
+    squash = 2.0 * (jnp.log(2.0) - unsquashed - jax.nn.softplus(-2.0 * unsquashed))
+    return (normal - squash).sum(axis=-1)

@@ -1,0 +1,1 @@
+"""Losses by topic: pure functions of arrays that know no agent."""

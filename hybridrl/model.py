@@ -1,0 +1,72 @@
+"""A network together with the optimiser that trains it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import optax
+from flax import linen as nn
+from flax import struct
+
+from hybridrl.types import Metrics
+
+
+@functools.lru_cache
+def adam(learning_rate: float) -> optax.GradientTransformation:
+    """Adam with its usual moments. Cached, so that agents of different seeds share one compilation."""
+    return optax.adam(learning_rate)
+
+
+class Model(struct.PyTreeNode):
+    """A network's parameters with the optimiser that trains them, and nothing it does not train.
+
+    Calling a model uses its own parameters; gradients flow only to a `params` that is passed in.
+    """
+
+    params: Any
+    opt_state: optax.OptState
+    module: nn.Module = struct.field(pytree_node=False)
+    optimizer: optax.GradientTransformation = struct.field(pytree_node=False)  # from a cached factory
+    name: str = struct.field(pytree_node=False)  # the part of the agent it is: prefixes its metrics
+
+    @classmethod
+    def create(cls, name: str, module: nn.Module, key: jax.Array, *inputs: Any, learning_rate: float) -> Self:
+        """Initialise `module` on example `inputs`, to be trained by Adam."""
+        optimizer = adam(learning_rate)
+        params = jax.jit(module.init)(key, *inputs)
+        return cls(params=params, opt_state=optimizer.init(params), module=module, optimizer=optimizer, name=name)
+
+    def __call__(self, *inputs: Any, params: Any = None) -> Any:
+        """The network's output, with `params` in place of its own where given."""
+        return self.module.apply(self.params if params is None else params, *inputs)
+
+    def minimize(self, loss: Callable[[Any], tuple[jax.Array, Metrics]]) -> tuple[Self, Metrics]:
+        """One optimiser step on `loss(params) -> (scalar, metrics)`; the metrics gain `<name>/grad_norm`."""
+        gradients, metrics = jax.grad(loss, has_aux=True)(self.params)
+        model = self.apply_gradients(gradients)
+        return model, metrics | {f"{self.name}/grad_norm": optax.global_norm(gradients)}
+
+    def apply_gradients(self, gradients: Any) -> Self:
+        """One optimiser step along given gradients."""
+        updates, opt_state = self.optimizer.update(gradients, self.opt_state, self.params)
+        return self.replace(params=optax.apply_updates(self.params, updates), opt_state=opt_state)
+
+    def tick(self) -> Self:
+        """An optimiser step with zero gradients, which Adam's momentum turns into movement.
+
+        Only for agents that reproduce a reference implementation in which untrained networks are stepped this way.
+        """
+        return self.apply_gradients(jax.tree.map(jax.numpy.zeros_like, self.params))
+
+
+def polyak_update(params: Any, target_params: Any, rate: float) -> Any:
+    """Targets moved towards `params`: `rate * params + (1 - rate) * target_params`."""
+    return optax.incremental_update(params, target_params, rate)
+
+
+def copy_params(params: Any) -> Any:
+    """The same values in buffers of their own, so that both trees can be donated to one compiled call."""
+    return jax.tree.map(jax.numpy.array, params)

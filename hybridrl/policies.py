@@ -1,0 +1,43 @@
+"""Policies that need no memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import struct
+
+from hybridrl.model import Model
+
+
+class ActorPolicy(struct.PyTreeNode):
+    """Acts by an actor's distribution: its mode if `deterministic`, else a sample. The carry is empty."""
+
+    actor: Model
+    deterministic: bool = struct.field(pytree_node=False)
+
+    def begin(self, context: Any) -> tuple[()]:
+        """Nothing to remember."""
+        del context
+        return ()
+
+    def act(self, carry: tuple[()], observations: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[()]]:
+        """Actions `(*batch, action_dim)` for `observations` `(*batch, obs_dim)`."""
+        distribution = self.actor(observations)
+        return (distribution.mode() if self.deterministic else distribution.sample(key)), carry
+
+
+class UniformPolicy(struct.PyTreeNode):
+    """Actions drawn uniformly from `[-1, 1]^action_dim`, whatever the observation."""
+
+    action_dim: int = struct.field(pytree_node=False)
+
+    def begin(self, context: Any) -> tuple[()]:
+        """Nothing to remember."""
+        del context
+        return ()
+
+    def act(self, carry: tuple[()], observations: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[()]]:
+        """Actions `(*batch, action_dim)` for `observations` `(*batch, obs_dim)`."""
+        shape = (*observations.shape[:-1], self.action_dim)
+        return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0), carry

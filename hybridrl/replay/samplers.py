@@ -1,0 +1,99 @@
+"""Samplers: pytrees with `sample(key, batch_size)`, usable inside compiled code."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from hybridrl.datasets.dataset import Dataset
+from hybridrl.errors import ConfigError
+from hybridrl.types import Sampler, Trajectories, Transitions
+
+
+class UniformSampler(struct.PyTreeNode):
+    """Every row of fixed data with the same probability, with replacement."""
+
+    transitions: Transitions  # leaves (rows, ...)
+
+    def sample(self, key: jax.Array, batch_size: int) -> Transitions:
+        """A batch with leaves `(batch_size, ...)`."""
+        rows = jax.random.randint(key, (batch_size,), 0, len(self.transitions.rewards))
+        return jax.tree.map(lambda field: field[rows], self.transitions)
+
+
+def offline_rows(batch_size: int, ratio: float, order: str = "interleave") -> np.ndarray:
+    """Which rows of a mixed batch hold offline data: bool `(batch_size,)`, `floor(batch_size * ratio)` of them true.
+
+    "interleave" spreads them evenly, so that a batch cut into equal parts has the same share in each part wherever the
+    numbers divide; at ratio one half, offline rows are the even ones, as in RLPD's code. "concat" puts the online rows
+    first, as in WSRL's code, where the first critic updates of a batch then see only online data.
+    """
+    count = int(batch_size * ratio)
+    if order == "concat":
+        return np.arange(batch_size) >= batch_size - count
+    if order == "interleave":
+        ticks = np.arange(batch_size + 1) * count
+        return -(-ticks[1:] // batch_size) > -(-ticks[:-1] // batch_size)
+    raise ConfigError(f"unknown mix order {order!r}; expected 'interleave' or 'concat'")
+
+
+class MixtureSampler(struct.PyTreeNode):
+    """Batches with an exact share of offline rows.
+
+    With a `ratio` of 0 or 1 only one of the two sources is touched.
+    """
+
+    offline: Sampler
+    online: Sampler
+    ratio: float = struct.field(pytree_node=False)  # share of offline rows, in [0, 1]
+    order: str = struct.field(pytree_node=False, default="interleave")
+
+    def sample(self, key: jax.Array, batch_size: int) -> Transitions:
+        """A batch with leaves `(batch_size, ...)`."""
+        from_offline = offline_rows(batch_size, self.ratio, self.order)
+        count = int(from_offline.sum())
+        offline_key, online_key = jax.random.split(key)
+        if count == 0:
+            return self.online.sample(online_key, batch_size)
+        if count == batch_size:
+            return self.offline.sample(offline_key, batch_size)
+        offline = self.offline.sample(offline_key, count)
+        online = self.online.sample(online_key, batch_size - count)
+        # Row i of the batch is the next unused row of its source.
+        position = np.where(from_offline, np.cumsum(from_offline) - 1, count + np.cumsum(~from_offline) - 1)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[position], offline, online)
+
+
+class SegmentSampler(struct.PyTreeNode):
+    """Stretches of consecutive steps of one episode, starting anywhere in it and padded at the episode's end."""
+
+    transitions: Transitions  # leaves (rows, ...)
+    rows_left: jax.Array  # int32 (rows,): steps from each row to the end of its episode, itself included
+    length: int = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(cls, dataset: Dataset, length: int) -> Self:
+        """Segments of at most `length` steps from `dataset`."""
+        if length < 1:
+            raise ConfigError(f"segment length {length}; expected at least 1")
+        lengths = np.asarray(dataset.episode_lengths)
+        ends = np.repeat(np.asarray(dataset.episode_starts) + lengths, lengths)
+        rows_left = jnp.asarray(ends - np.arange(dataset.num_rows), jnp.int32)
+        return cls(transitions=dataset.transitions, rows_left=rows_left, length=length)
+
+    def sample(self, key: jax.Array, batch_size: int) -> Trajectories:
+        """Trajectories with leaves `(batch_size, length, ...)`; rows past the episode's end are zero and not valid."""
+        starts = jax.random.randint(key, (batch_size,), 0, len(self.rows_left))
+        steps = jnp.arange(self.length)
+        valid = steps[None] < self.rows_left[starts][:, None]
+        rows = jnp.where(valid, starts[:, None] + steps[None], 0)
+
+        def gather(field: jax.Array) -> jax.Array:
+            values = field[rows]
+            return jnp.where(valid.reshape(*valid.shape, *(1,) * (values.ndim - 2)), values, 0.0)
+
+        return Trajectories(transitions=jax.tree.map(gather, self.transitions), valid=valid.astype(jnp.float32))

@@ -1,0 +1,125 @@
+"""A task: an environment, the dataset that goes with it, and everything that must agree between the two."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridrl.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """Where a dataset comes from. The sources are tried in the order local cache, download, generation.
+
+    Attributes:
+        id: its published name, such as `D4RL/pointmaze/umaze-v2`; names starting with `local/` are this library's own.
+        format: how its files are read: "minari", "ogbench" or "d4rl".
+        urls: the published files, if they are plain downloads. Minari datasets come through the minari package instead.
+        sha256: of each file in `urls`, where published; otherwise the first download's hash is recorded and kept to.
+        generate: makes the dataset's files in an empty folder by the published procedure; None where that would need a
+            learned expert.
+        relabel: `(rewards, successes)` for rows of a file that holds no rewards; given the file's arrays by name.
+        rows: the number of transitions, for the lists a user reads; 0 if unknown.
+    """
+
+    id: str
+    format: str
+    urls: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()
+    generate: Callable[[Path], None] | None = None
+    relabel: Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]] | None = None
+    rows: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A frozen record of what an agent is asked to do.
+
+    Attributes:
+        name: what users type: `task=pointmaze-umaze-v2`.
+        family: which published settings apply: "antmaze", "pointmaze", "kitchen", "adroit", "locomotion" or "probe".
+        env_id: the Gymnasium id.
+        horizon: the time limit in environment steps; reaching it truncates, it never terminates.
+        env_kwargs: keyword arguments of the environment, as pairs.
+        dataset: the offline data, or None for a task without any.
+        observation_keys: entries of a dict observation to concatenate, in this order; empty for plain observations.
+        reward_scale, reward_shift: the agent sees `reward_scale * reward + reward_shift`.
+        success_key: entry of `info` that says whether the task is solved; None if it has no notion of success.
+        terminate_on_success: the episode ends, without bootstrapping, at the first success.
+        failure_reward: the transformed reward of every step that is not a success, for sparse tasks whose failing
+            episodes count as never ending (Cal-QL's rule); None for dense rewards.
+        score_range: raw returns that count as 0 and 100; None makes the score the success rate in per cent.
+        score_label: what to call the score, e.g. "D4RL-style normalised return" where the env's version differs.
+        action_clip: actions are clipped to [-action_clip, action_clip], so that their log-density stays finite.
+    """
+
+    name: str
+    family: str
+    env_id: str
+    horizon: int
+    env_kwargs: tuple[tuple[str, Any], ...] = ()
+    dataset: DatasetSpec | None = None
+    observation_keys: tuple[str, ...] = ()
+    reward_scale: float = 1.0
+    reward_shift: float = 0.0
+    success_key: str | None = None
+    terminate_on_success: bool = False
+    failure_reward: float | None = None
+    score_range: tuple[float, float] | None = None
+    score_label: str = "success rate (%)"
+    action_clip: float = 0.99999
+    make: Callable[[Task], Any] | None = None  # builds the bare environment; None means gymnasium.make(env_id)
+
+    def __post_init__(self) -> None:
+        """Reject records that contradict themselves."""
+        if self.terminate_on_success and self.success_key is None:
+            raise ConfigError(f"task {self.name!r} ends on success but names no success_key; name the entry of info")
+        if self.score_range is None and self.success_key is None:
+            raise ConfigError(f"task {self.name!r} has neither a score_range nor a success_key; give one of them")
+        if self.score_range is not None and self.score_range[0] >= self.score_range[1]:
+            raise ConfigError(f"task {self.name!r} has score_range {self.score_range}; expected (low, high), low < high")
+
+    def transform(
+        self, actions: Any, rewards: Any, terminations: Any, successes: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the agent sees of one step or of many: clipped actions, transformed rewards, terminations.
+
+        The same function serves the dataset and the environment, so the two cannot drift apart.
+
+        Args:
+            actions: `(*batch, action_dim)`, already in units of [-1, 1].
+            rewards, terminations, successes: `(*batch,)`, as the environment or the file gives them.
+
+        Returns:
+            float32 actions and rewards and boolean terminations, of the same shapes.
+        """
+        actions = np.clip(np.asarray(actions, np.float32), -self.action_clip, self.action_clip)
+        rewards = np.asarray(rewards, np.float32) * np.float32(self.reward_scale) + np.float32(self.reward_shift)
+        terminations = np.asarray(terminations, bool)
+        if self.terminate_on_success:
+            terminations = terminations | np.asarray(successes, bool)
+        return actions, rewards, terminations
+
+    def flatten_observation(self, observation: Any) -> np.ndarray:
+        """A float32 vector (or `(rows, obs_dim)` array) from an observation that may be a dict of parts."""
+        if not self.observation_keys:
+            if isinstance(observation, dict):
+                raise ConfigError(
+                    f"task {self.name!r} gives dict observations with entries {sorted(observation)}; "
+                    "set observation_keys to those to concatenate"
+                )
+            return np.asarray(observation, np.float32)
+        parts = [np.asarray(observation[key], np.float32) for key in self.observation_keys]
+        return np.concatenate(parts, axis=-1)
+
+    def score(self, returns: np.ndarray, successes: np.ndarray) -> np.ndarray:
+        """Scores on the 0-100 scale of episodes with these raw returns and successes, both `(episodes,)`."""
+        if self.score_range is None:
+            return 100.0 * np.asarray(successes, np.float64)
+        low, high = self.score_range
+        return 100.0 * (np.asarray(returns, np.float64) - low) / (high - low)

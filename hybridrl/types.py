@@ -1,0 +1,79 @@
+"""What passes between the parts: batches of experience, metrics, and what an agent and a policy must offer."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self
+
+import jax
+from flax import struct
+
+Metrics = dict[str, jax.Array]  # "part/quantity" -> a float32 scalar
+
+
+class Transitions(struct.PyTreeNode):
+    """One-step transitions."""
+
+    observations: jax.Array  # (*batch, obs_dim)
+    actions: jax.Array  # (*batch, action_dim), entries in [-1, 1]
+    rewards: jax.Array  # (*batch,), after the task's shift and scale
+    masks: jax.Array  # (*batch,), 0.0 after a true termination, else 1.0; a time limit keeps 1.0
+    next_observations: jax.Array  # (*batch, obs_dim)
+    mc_returns: jax.Array  # (*batch,), discounted return-to-go; NaN where the episode was not finished at insertion
+
+
+class Trajectories(struct.PyTreeNode):
+    """Stretches of consecutive steps, padded at the end to one length.
+
+    `transitions` has leaves `(*batch, length, ...)`; rows where `valid` is 0.0 are padding and hold zeros.
+    """
+
+    transitions: Transitions
+    valid: jax.Array  # (*batch, length), 1.0 for a real step
+
+
+class Sampler(Protocol):
+    """A pytree that draws batches inside compiled code."""
+
+    def sample(self, key: jax.Array, batch_size: int) -> Transitions:
+        """A batch with leaves `(batch_size, ...)`."""
+        ...
+
+
+class Policy(Protocol):
+    """How anything acts: `begin` once an episode, `act` at every step.
+
+    The carry is what the policy remembers within an episode: empty for a plain actor, a goal, a latent or a history
+    for others. So one evaluation loop serves them all.
+    """
+
+    def begin(self, context: Any) -> Any:
+        """The carry for the start of an episode; `context` is what the task hands out at reset (a goal, a prompt)."""
+        ...
+
+    def act(self, carry: Any, observations: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+        """Actions `(*batch, action_dim)` for observations `(*batch, obs_dim)`, and the next carry."""
+        ...
+
+
+class Agent(Protocol):
+    """An immutable pytree that learns: `update` returns a new agent and leaves this one as it was."""
+
+    def update(self, batch: Transitions) -> tuple[Self, Metrics]:
+        """One update from `batch`, leaves `(batch_size, ...)`."""
+        ...
+
+    def policy(self, *, deterministic: bool) -> Policy:
+        """What acts: the mode of the action distribution (evaluation) or a sample from it (data collection)."""
+        ...
+
+    def parts(self) -> dict[str, Any]:
+        """The networks by role ("actor", "critic", ...), which is what can be handed to another agent."""
+        ...
+
+    def with_parts(self, parts: dict[str, Any]) -> Self:
+        """This agent with the named parts in place of its own."""
+        ...
+
+    def diagnose(self, batch: Transitions, key: jax.Array) -> Metrics:
+        """`q` and `td_error`, both averaged over `batch`: what the switch panel follows. Trains nothing."""
+        ...
