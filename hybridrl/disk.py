@@ -26,7 +26,7 @@ from hybridrl.errors import ConfigError, CorruptError
 MANIFEST = "manifest.json"
 
 _log = logging.getLogger(__name__)
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>\w+)-(?P<pid>\d+)-[0-9a-f]{8}")
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>\w+)-(?P<pid>\d{1,9})-[0-9a-f]{8}")
 
 
 def sha256_file(path: Path | str) -> str:
@@ -66,9 +66,7 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise CorruptError(
-            f"{path} does not hold readable JSON ({error}); restore it from a copy or delete it"
-        ) from error
+        raise CorruptError(f"{path} holds no readable JSON ({error}); restore it from a copy or delete it") from error
 
 
 @contextlib.contextmanager
@@ -89,6 +87,7 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     _refuse_existing(path, replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path, "tmp")
+    aside = _temporary_name(path, "old")
     temporary.mkdir()
     handle = os.open(temporary, os.O_RDONLY)
     try:
@@ -97,15 +96,14 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         yield temporary
         _seal(temporary)
         _refuse_existing(path, replace)
-        aside = None
         if replace and path.exists():
-            aside = _temporary_name(path, "old")
             path.rename(aside)
         temporary.rename(path)
         _fsync(path.parent)
-        if aside is not None:
-            shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)
     except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
@@ -133,7 +131,8 @@ def read_manifest(folder: Path | str) -> dict[str, dict[str, Any]]:
     folder = Path(folder)
     try:
         files = read_json(folder / MANIFEST)["files"]
-        if all(isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in files.values()):
+        sound = all(isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in files.values())
+        if sound and not any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
             return files
     except FileNotFoundError:
         raise CorruptError(f"{folder} has no {MANIFEST}, so it was never finished; {_ADVICE}") from None
@@ -262,12 +261,12 @@ def _seal(folder: Path) -> None:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    files = [Path(inner) / name for inner, _, names in os.walk(folder) for name in names]
-    links = [file for file in files if file.is_symlink()]
+    walk = list(os.walk(folder))
+    files = [Path(inner) / name for inner, _, names in walk for name in names]
+    folders = [Path(inner) / name for inner, names, _ in walk for name in names]
+    links = [entry for entry in files + folders if entry.is_symlink()]
     if links:
-        raise CorruptError(
-            f"{links[0]} is a symbolic link; expected plain files, which a manifest can vouch for; copy it"
-        )
+        raise CorruptError(f"{links[0]} is a symbolic link; expected plain files; put a copy in its place")
     return sorted(files)
 
 

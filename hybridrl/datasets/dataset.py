@@ -80,15 +80,15 @@ class Dataset(struct.PyTreeNode):
         last_rows = np.flatnonzero(ends)
         starts = np.concatenate([[0], last_rows[:-1] + 1])
         transitions = Transitions(
-            observations=np.asarray(steps.observations, np.float32),
-            actions=actions,
-            rewards=rewards,
-            masks=masks,
-            next_observations=np.asarray(steps.next_observations, np.float32),
-            mc_returns=returns,
+            observations=jnp.asarray(steps.observations, jnp.float32),
+            actions=jnp.asarray(actions),
+            rewards=jnp.asarray(rewards),
+            masks=jnp.asarray(masks),
+            next_observations=jnp.asarray(steps.next_observations, jnp.float32),
+            mc_returns=jnp.asarray(returns),
         )
         return cls(
-            transitions=jax.tree.map(jnp.asarray, transitions),
+            transitions=transitions,
             truncations=jnp.asarray((ends & ~terminations).astype(np.float32)),
             episode_starts=jnp.asarray(starts, jnp.int32),
             episode_lengths=jnp.asarray(last_rows - starts + 1, jnp.int32),

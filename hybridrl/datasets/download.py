@@ -151,8 +151,8 @@ def download_minari(dataset_id: str, folder: Path | str) -> str:
     said = io.StringIO()
     try:
         with minari_root(folder), contextlib.redirect_stdout(said), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice about newer versions, which this project must not follow
-            minari.download_dataset(f"{remote}/{dataset_id}")
+            warnings.simplefilter("ignore")  # advice about newer versions; a task means the one it names
+            minari.download_dataset(dataset_id)
     except Exception as error:  # the client raises errors of several packages, whichever its server calls for
         raise DatasetError(f"minari could not download {dataset_id!r}: {type(error).__name__}: {error}") from error
     finally:
@@ -224,6 +224,7 @@ def _begin(
         validator = response.headers.get("Last-Modified", "")
     if total is None and not response.chunked:
         raise DatasetError(f"{url} does not say how long it is, so a cut would go unnoticed; give its size")
+    part.unlink(missing_ok=True)  # first, or its bytes would pass for this validator's after a kill in between
     write_json(_record_path(part), {"url": url, "validator": validator, "total": total})
     return 0, total
 
