@@ -148,13 +148,14 @@ def _umaze_episodes(stream: dict[str, np.ndarray]) -> Iterator[Episode]:
         rows = slice(start, end + 1)
         truncations = np.zeros(end - start, bool)
         truncations[-1] = True
+        positions, shown = states[rows, :2], goals[rows]
         yield Episode(
-            observations={"observation": states[rows], "achieved_goal": states[rows, :2], "desired_goal": goals[rows]},
+            observations={"observation": states[rows], "achieved_goal": positions, "desired_goal": shown},
             actions=actions[start:end],
             rewards=successes[start:end].astype(np.float64),
             terminations=np.zeros(end - start, bool),
             truncations=truncations,
-            infos={"success": reached[rows], "qpos": states[rows, :2], "qvel": states[rows, 2:], "goal": goals[rows]},
+            infos={"success": reached[rows], "qpos": positions, "qvel": states[rows, 2:], "goal": shown},
         )
         start = end
 
@@ -171,6 +172,8 @@ class WaypointController:
         self._maze = maze
         self._rng = rng
         self._goal: list[float] | None = None
+        self._path: list[tuple[int, int]] = []
+        self._target = (0.0, 0.0)
         self._free = frozenset(
             (row, column)
             for row in range(maze.map_length)
@@ -193,7 +196,7 @@ class WaypointController:
         start = tuple(self._maze.cell_xy_to_rowcol(np.array((x, y))).tolist())
         end = tuple(self._maze.cell_xy_to_rowcol(np.array(goal)).tolist())
         distances = _distances(self._free, end)
-        path = []
+        path: list[tuple[int, int]] = []
         if start == end:
             neighbours = [cell for cell in _around(start) if cell in self._free]
             path, start = neighbours[:1], neighbours[0]
@@ -201,7 +204,8 @@ class WaypointController:
             start = min((cell for cell in _around(start) if cell in self._free), key=distances.__getitem__)
             path.append(start)
         self._path = path[1:]  # the cells after the one headed for
-        self._target = tuple(self._maze.cell_rowcol_to_xy(np.array(path[0])).tolist())
+        center_x, center_y = self._maze.cell_rowcol_to_xy(np.array(path[0])).tolist()
+        self._target = (center_x, center_y)
 
     def _waypoint(self, cell: tuple[int, int]) -> tuple[float, float]:
         x, y = self._maze.cell_rowcol_to_xy(np.array(cell)).tolist()
@@ -248,11 +252,13 @@ def generate_ogbench_pointmaze(
     validation = max(1, episodes // 10)
     numbers = np.arange(episodes + validation)  # the validation episodes follow the training episodes
     shards = [(maze, kind, seed, part.tolist(), length + 1) for part in np.array_split(numbers, 16) if len(part)]
-    parts = run_shards(_ogbench_episodes, shards, title=f"making {name}", processes=processes, progress=progress)
+    title = f"making {name}"
+    parts = list(run_shards(_ogbench_episodes, shards, title=title, processes=processes, progress=progress))
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     train_rows = episodes * (length + 1)
     for suffix, rows in (("", slice(None, train_rows)), ("-val", slice(train_rows, None))):
-        np.savez_compressed(Path(folder) / f"{name}{suffix}.npz", **{key: value[rows] for key, value in arrays.items()})
+        kept: dict[str, Any] = {key: value[rows] for key, value in arrays.items()}
+        np.savez_compressed(Path(folder) / f"{name}{suffix}.npz", **kept)
 
 
 def _ogbench_episodes(maze: str, kind: str, seed: int, numbers: list[int], rows: int) -> dict[str, np.ndarray]:

@@ -122,10 +122,10 @@ def _hopper_medium() -> Task:
 
 def _builders(maze: str, kind: str) -> dict[str, Callable[[], Task]]:
     name = f"pointmaze-{maze}-{kind}-singletask"
-    numbered = {
-        f"{name}-task{number}-v0": functools.partial(_ogbench_pointmaze, maze, kind, number) for number in range(1, 6)
-    }
-    return {f"{name}-v0": functools.partial(_ogbench_pointmaze, maze, kind, None)} | numbered
+    builders: dict[str, Callable[[], Task]] = {f"{name}-v0": functools.partial(_ogbench_pointmaze, maze, kind, None)}
+    for number in range(1, 6):
+        builders[f"{name}-task{number}-v0"] = functools.partial(_ogbench_pointmaze, maze, kind, number)
+    return builders
 
 
 TASKS: dict[str, Callable[[], Task]] = {

@@ -38,6 +38,9 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task = task
+        self._env_seed: int | None = None
+        self._globals = np.random.RandomState(0).get_state()
+        self._episode, self._step, self._running = -1, 0, False
         self._reseed(seed)
         with self._private_globals():
             self.env = (
@@ -117,7 +120,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._np_random, self._np_random_seed = gymnasium.utils.seeding.np_random(seed)
 
     def _reseed(self, seed: int) -> None:
-        self._env_seed: int | None = seed
+        self._env_seed = seed
         self._globals = np.random.RandomState(seed % 2**32).get_state()
         self._episode, self._step, self._running = -1, 0, False
 
