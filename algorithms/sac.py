@@ -32,7 +32,7 @@ class SACConfig:
     critic_hidden_dims: tuple[int, ...] = (256, 256)
     actor_layer_norm: bool = True
     critic_layer_norm: bool = True
-    init: str = "orthogonal"  # or "xavier_uniform"
+    initializer: str = "orthogonal"  # or "xavier_uniform"
     last_hidden_gain: float | None = None  # orthogonal gain of the last hidden layers; None: sqrt(2)
     std_kind: str = "state"  # or "free": one vector for all states
     std_bounds: tuple[float, float] = (1e-5, 10.0)
@@ -59,7 +59,7 @@ class SACConfig:
             "temperature_states": ("next", "current"),
             "std_kind": ("state", "free"),
             "temperature_parameterization": ("softplus", "exp"),
-            "init": ("orthogonal", "xavier_uniform"),
+            "initializer": ("orthogonal", "xavier_uniform"),
         }.items():
             if getattr(self, field) not in allowed:
                 raise ConfigError(f"{field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}")
@@ -96,7 +96,7 @@ class SACAgent(struct.PyTreeNode):
             layer_norm=config.actor_layer_norm,
             std_kind=config.std_kind,
             std_bounds=tuple(config.std_bounds),
-            init=config.init,
+            initializer=config.initializer,
             last_gain=config.last_hidden_gain,
         )
         critic = CriticEnsemble(
@@ -104,7 +104,7 @@ class SACAgent(struct.PyTreeNode):
             num_critics=config.num_critics,
             layer_norm=config.critic_layer_norm,
             shared_head=config.shared_critic_head,
-            init=config.init,
+            initializer=config.initializer,
             last_gain=config.last_hidden_gain,
         )
         temperature = PositiveScalar(config.initial_temperature, config.temperature_parameterization)

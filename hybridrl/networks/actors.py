@@ -22,16 +22,16 @@ class TanhNormalActor(nn.Module):
     layer_norm: bool = False
     std_kind: str = "state"
     std_bounds: tuple[float, float] = (1e-5, 10.0)
-    init: str = "orthogonal"
+    initializer: str = "orthogonal"
     last_gain: float | None = None
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> TanhNormal:
         """The action distribution in each state."""
-        features = MLP(self.hidden_dims, self.layer_norm, self.init, self.last_gain)(observations)
-        mean = nn.Dense(self.action_dim, kernel_init=kernel_init(self.init), name="mean")(features)
+        features = MLP(self.hidden_dims, self.layer_norm, self.initializer, self.last_gain)(observations)
+        mean = nn.Dense(self.action_dim, kernel_init=kernel_init(self.initializer), name="mean")(features)
         if self.std_kind == "state":
-            log_std = nn.Dense(self.action_dim, kernel_init=kernel_init(self.init), name="log_std")(features)
+            log_std = nn.Dense(self.action_dim, kernel_init=kernel_init(self.initializer), name="log_std")(features)
         elif self.std_kind == "free":
             free = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
             log_std = jnp.broadcast_to(free, mean.shape)

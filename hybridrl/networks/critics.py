@@ -24,7 +24,7 @@ class CriticEnsemble(nn.Module):
     num_critics: int
     layer_norm: bool = False
     shared_head: bool = False
-    init: str = "orthogonal"
+    initializer: str = "orthogonal"
     last_gain: float | None = None
 
     @nn.compact
@@ -34,12 +34,12 @@ class CriticEnsemble(nn.Module):
         observations = jnp.broadcast_to(observations, (*batch, observations.shape[-1]))
         inputs = jnp.concatenate([observations, jnp.broadcast_to(actions, (*batch, actions.shape[-1]))], axis=-1)
         ensemble = nn.vmap(MLP, in_axes=None, axis_size=self.num_critics, **_MEMBERS)
-        features = ensemble(self.hidden_dims, self.layer_norm, self.init, self.last_gain, name="members")(inputs)
+        features = ensemble(self.hidden_dims, self.layer_norm, self.initializer, self.last_gain, name="members")(inputs)
         if self.shared_head:
-            values = nn.Dense(1, kernel_init=kernel_init(self.init), name="head")(features)
+            values = nn.Dense(1, kernel_init=kernel_init(self.initializer), name="head")(features)
         else:
             heads = nn.vmap(nn.Dense, in_axes=0, axis_size=self.num_critics, **_MEMBERS)
-            values = heads(1, kernel_init=kernel_init(self.init), name="member_heads")(features)
+            values = heads(1, kernel_init=kernel_init(self.initializer), name="member_heads")(features)
         return values[..., 0]
 
 

@@ -25,7 +25,7 @@ class MLP(nn.Module):
 
     hidden_dims: tuple[int, ...]
     layer_norm: bool = False
-    init: str = "orthogonal"
+    initializer: str = "orthogonal"
     last_gain: float | None = None  # orthogonal gain of the last hidden layer where it differs from sqrt(2)
 
     @nn.compact
@@ -35,7 +35,7 @@ class MLP(nn.Module):
         for index, width in enumerate(self.hidden_dims):
             last = index == len(self.hidden_dims) - 1
             gain = self.last_gain if last and self.last_gain is not None else math.sqrt(2.0)
-            features = nn.Dense(width, kernel_init=kernel_init(self.init, gain))(features)
+            features = nn.Dense(width, kernel_init=kernel_init(self.initializer, gain))(features)
             if self.layer_norm:
                 features = nn.LayerNorm()(features)
             features = nn.relu(features)
