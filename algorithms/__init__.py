@@ -1,7 +1,7 @@
 """Published agents, one module each: its settings, then the agent."""
 
 from algorithms.calql import CalQLAgent, CalQLConfig
-from algorithms.cql import CQLAgent, CQLConfig
+from algorithms.cql import CQLAgent, CQLConfig, PenaltyConfig
 from algorithms.rlpd import RLPDAgent, RLPDConfig
 from algorithms.sac import SACAgent, SACConfig
 from algorithms.wsrl import WSRLAgent, WSRLConfig
@@ -20,6 +20,7 @@ __all__ = [
     "CQLConfig",
     "CalQLAgent",
     "CalQLConfig",
+    "PenaltyConfig",
     "RLPDAgent",
     "RLPDConfig",
     "SACAgent",

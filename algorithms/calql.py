@@ -8,16 +8,18 @@ from typing import Any, Self
 import jax
 from flax import struct
 
-from algorithms.cql import CQLAgent, CQLConfig
+from algorithms.cql import CQLAgent, CQLConfig, PenaltyConfig
+from algorithms.sac import SACConfig
 from hybridrl.policies import ActorPolicy
 from hybridrl.types import Metrics, Transitions
 
 
 @dataclasses.dataclass(frozen=True)
 class CalQLConfig:
-    """Settings of Cal-QL: those of the CQL agent it calibrates."""
+    """Settings of Cal-QL: those of the CQL agent it calibrates. The penalty's defaults are WSRL's on AntMaze."""
 
-    cql: CQLConfig = CQLConfig()
+    sac: SACConfig = CQLConfig().sac
+    penalty: PenaltyConfig = PenaltyConfig(multiplier="lagrange")
 
 
 class CalQLAgent(struct.PyTreeNode):
@@ -33,7 +35,7 @@ class CalQLAgent(struct.PyTreeNode):
     @classmethod
     def create(cls, key: jax.Array, example: Transitions, config: CalQLConfig = CalQLConfig()) -> Self:
         """A fresh agent for observations and actions shaped like `example`'s, leaves `(*batch, ...)`."""
-        return cls(cql=CQLAgent.create(key, example, config.cql), config=config)
+        return cls(cql=CQLAgent.create(key, example, CQLConfig(config.sac, config.penalty)), config=config)
 
     @jax.jit
     def update(self, batch: Transitions) -> tuple[Self, Metrics]:

@@ -21,23 +21,33 @@ from hybridrl.types import Metrics, Transitions
 
 
 @dataclasses.dataclass(frozen=True)
-class CQLConfig:
-    """Settings of CQL. The defaults are those WSRL pre-trains locomotion agents with (Zhou et al. 2025)."""
+class PenaltyConfig:
+    """Settings of the conservative penalty. The defaults are WSRL's on locomotion (Zhou et al. 2025)."""
 
-    sac: SACConfig = SACConfig(critic_updates=1, num_backup_actions=10)  # max-target backup over 10 next actions
     num_actions: int = 10  # per kind: uniform, policy at s, policy at s'
     softmax_temperature: float = 1.0
     importance_sampled: bool = True  # False: the mean-exp form published for Kitchen
     multiplier: str = "fixed"  # weight of the penalty: "fixed", "lagrange" or "lagrange_exp"
-    penalty_weight: float = 5.0  # the fixed weight; with "lagrange_exp" it multiplies the multiplier
+    weight: float = 5.0  # the fixed weight; with "lagrange_exp" it multiplies the multiplier
     target_gap: float = 0.8  # what a Lagrange multiplier holds the penalty at
     multiplier_learning_rate: float = 3e-4
-    num_penalty_critics: int = 2  # random critics that are penalised in one update
+    num_critics: int = 2  # random critics that are penalised in one update
 
     def __post_init__(self) -> None:
         """Reject settings that cannot work."""
         if self.multiplier not in ("fixed", "lagrange", "lagrange_exp"):
             raise ConfigError(f"multiplier={self.multiplier!r}; expected 'fixed', 'lagrange' or 'lagrange_exp'")
+
+
+@dataclasses.dataclass(frozen=True)
+class CQLConfig:
+    """Settings of CQL: those of the SAC agent it restrains, and of the penalty."""
+
+    sac: SACConfig = SACConfig(critic_updates=1, num_backup_actions=10)  # max-target backup over 10 next actions
+    penalty: PenaltyConfig = PenaltyConfig()
+
+    def __post_init__(self) -> None:
+        """Reject settings that cannot work."""
         if self.sac.critic_updates != 1:
             raise ConfigError(
                 f"sac.critic_updates={self.sac.critic_updates}; CQL makes one joint update of critic and actor per "
@@ -62,13 +72,11 @@ class CQLAgent(struct.PyTreeNode):
         """A fresh agent for observations and actions shaped like `example`'s, leaves `(*batch, ...)`."""
         sac_key, multiplier_key = jax.random.split(key)
         multiplier = None
-        if config.multiplier != "fixed":
+        if config.penalty.multiplier != "fixed":
             # Cal-QL's original code starts the exponential form at exp(1); the softplus form starts at 1.
-            kind, initial = ("softplus", 1.0) if config.multiplier == "lagrange" else ("exp", math.e)
-            module = PositiveScalar(initial, kind)
-            multiplier = Model.create(
-                "multiplier", module, multiplier_key, learning_rate=config.multiplier_learning_rate
-            )
+            kind, initial = ("softplus", 1.0) if config.penalty.multiplier == "lagrange" else ("exp", math.e)
+            rate = config.penalty.multiplier_learning_rate
+            multiplier = Model.create("multiplier", PositiveScalar(initial, kind), multiplier_key, learning_rate=rate)
         return cls(sac=SACAgent.create(sac_key, example, config.sac), multiplier=multiplier, config=config)
 
     @jax.jit
@@ -79,11 +87,11 @@ class CQLAgent(struct.PyTreeNode):
             batch: leaves `(batch_size, ...)`.
             lower_bounds: `(batch_size,)`, values below which the policy's actions are not pushed down (Cal-QL).
         """
-        sac, config = self.sac, self.config
+        sac, config = self.sac, self.config.penalty
         key, target_key, subset_key, penalty_key, actor_key = jax.random.split(sac.key, 5)
         targets = sac.targets(batch, target_key)
-        indices = sac.draw_critics(subset_key, config.num_penalty_critics)
-        weight = config.penalty_weight if self.multiplier is None else self.penalty_multiplier(self.multiplier.params)
+        indices = sac.draw_critics(subset_key, config.num_critics)
+        weight = config.weight if self.multiplier is None else self.penalty_multiplier(self.multiplier.params)
         threshold = 0.0 if self.multiplier is None else config.target_gap
 
         def critic_loss(params: Any) -> tuple[jax.Array, Metrics]:
@@ -121,8 +129,8 @@ class CQLAgent(struct.PyTreeNode):
         """The penalty's weight `()` from the multiplier's parameters."""
         assert self.multiplier is not None
         value = self.multiplier(params=params)
-        if self.config.multiplier == "lagrange_exp":
-            return jnp.minimum(value, 1e6) * self.config.penalty_weight
+        if self.config.penalty.multiplier == "lagrange_exp":
+            return jnp.minimum(value, 1e6) * self.config.penalty.weight
         return value
 
     def penalty(
@@ -139,7 +147,7 @@ class CQLAgent(struct.PyTreeNode):
         Three kinds of actions compete with the data's: uniform ones, and the policy's at s and at s', all of them
         evaluated at s. No gradient flows into the policy.
         """
-        sac, config, count = self.sac, self.config, self.config.num_actions
+        sac, config, count = self.sac, self.config.penalty, self.config.penalty.num_actions
         uniform_key, current_key, next_key = jax.random.split(key, 3)
         action_dim = batch.actions.shape[-1]
         uniform = jax.random.uniform(uniform_key, (count, *batch.actions.shape), minval=-1.0, maxval=1.0)

@@ -8,17 +8,38 @@ from typing import Any, Self
 import jax
 from flax import struct
 
+from algorithms.calql import CalQLAgent, CalQLConfig
+from algorithms.cql import CQLAgent, CQLConfig, PenaltyConfig
 from algorithms.sac import SACAgent, SACConfig
+from hybridrl.errors import ConfigError
 from hybridrl.policies import ActorPolicy
+from hybridrl.training.phases import Learner
 from hybridrl.training.switch import carry_over
 from hybridrl.types import Agent, Metrics, Transitions
 
 
 @dataclasses.dataclass(frozen=True)
 class WSRLConfig:
-    """Settings of WSRL's online agent; the offline one and the phases around both are set by the run."""
+    """Settings of WSRL: the online SAC agent, and how the offline agent with the same networks is trained."""
 
     sac: SACConfig = SACConfig()
+    offline: str = "calql"  # the offline agent: "calql", or "cql" where returns are dense
+    offline_backup_actions: int = 10  # next actions of the offline agent's max-target backup
+    penalty: PenaltyConfig = PenaltyConfig(multiplier="lagrange")
+
+    def __post_init__(self) -> None:
+        """Reject settings that cannot work."""
+        if self.offline not in ("calql", "cql"):
+            raise ConfigError(f"offline={self.offline!r}; expected 'calql' or 'cql'")
+
+    def offline_learner(self) -> Learner:
+        """The offline agent: the online one's networks, rates and discount, with the penalty on."""
+        sac = dataclasses.replace(
+            self.sac, critic_updates=1, num_backup_actions=self.offline_backup_actions, entropy_backup=False
+        )
+        if self.offline == "calql":
+            return Learner(CalQLAgent, CalQLConfig(sac, self.penalty))
+        return Learner(CQLAgent, CQLConfig(sac, self.penalty))
 
 
 class WSRLAgent(struct.PyTreeNode):

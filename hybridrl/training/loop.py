@@ -86,7 +86,7 @@ class Watcher(Protocol):
         ...
 
 
-class Stopped(Exception):  # noqa: N818 (not an error: the run can go on)
+class Stopped(Exception):
     """The watcher asked the run to stop; the same command resumes it."""
 
 

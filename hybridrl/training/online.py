@@ -94,9 +94,7 @@ def chunks(episode: Transitions, size: int) -> list[tuple[Transitions, int]]:
         piece = jax.tree.map(lambda field, start=start: field[start : start + size], episode)
         count = len(piece.rewards)
         padded = jax.tree.map(
-            lambda field, count=count: np.concatenate(
-                [field, np.zeros((size - count, *field.shape[1:]), field.dtype)]
-            ),
+            lambda field, count=count: np.concatenate([field, np.zeros((size - count, *field.shape[1:]), field.dtype)]),
             piece,
         )
         pieces.append((padded, count))

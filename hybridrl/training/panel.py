@@ -53,7 +53,9 @@ def summarize_switch(
         dip_window: environment steps after the first online update within which a fall counts as the dip.
     """
     if not scores or env_steps[0] != 0:
-        raise ValueError(f"evaluations at env_steps {list(env_steps)[:3]}...; expected the first at 0, before the switch")
+        raise ValueError(
+            f"evaluations at env_steps {list(env_steps)[:3]}...; expected the first at 0, before the switch"
+        )
     before = scores[0]
     trained = [index for index, count in enumerate(updates_online) if count > 0]
     after = scores[trained[0]] if trained else before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -113,6 +114,6 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
     def shapes(learner: Learner) -> Agent:
         return jax.eval_shape(learner.create, jax.random.key(0), example)
 
-    for before, after in zip(phases, phases[1:], strict=False):
+    for before, after in itertools.pairwise(phases):
         if before.learner != after.learner:
             check_fit(shapes(before.learner), shapes(after.learner))
