@@ -105,7 +105,7 @@ def check_reachable(url: str, timeout: float = 1.5) -> None:
         try:
             socket.create_connection((host, port), timeout=timeout).close()
             outcome.append("")
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for names that no host can have
             outcome.append(str(error) or type(error).__name__)
 
     thread = threading.Thread(target=connect, daemon=True)  # the name look-up has no timeout of its own

@@ -43,9 +43,13 @@ def test_a_folder_appears_whole_with_its_manifest(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failing_block_leaves_nothing(tmp_path, error):
-    with pytest.raises(error), disk.atomic_folder(tmp_path / "data") as temporary:
-        (temporary / "a.txt").write_text("half")
-        raise error
+    def fail():
+        with disk.atomic_folder(tmp_path / "data") as temporary:
+            (temporary / "a.txt").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 
