@@ -94,7 +94,7 @@ def _write(group: Any, name: str, arrays: Arrays, written: dict[int, Any]) -> No
 
     `written` holds what the episode has stored so far, by identity: the same array under a second name is a hard link.
     """
-    from h5py import h5d, h5g, h5s, h5t
+    from h5py import h5d, h5g, h5p, h5s, h5t
 
     if isinstance(arrays, Mapping):
         if arrays:
@@ -105,8 +105,9 @@ def _write(group: Any, name: str, arrays: Arrays, written: dict[int, Any]) -> No
         group.links.create_hard(name.encode(), *written[id(arrays)])
     else:
         array = np.ascontiguousarray(arrays)
-        dataset = h5d.create(
-            group, name.encode(), h5t.py_create(array.dtype, logical=True), h5s.create_simple(array.shape)
-        )
+        settings = h5p.create(h5p.DATASET_CREATE)
+        settings.set_obj_track_times(False)  # equal data give equal files
+        kind, space = h5t.py_create(array.dtype, logical=True), h5s.create_simple(array.shape)
+        dataset = h5d.create(group, name.encode(), kind, space, settings)
         dataset.write(h5s.ALL, h5s.ALL, array)
         written[id(arrays)] = (group, name.encode())

@@ -57,7 +57,7 @@ def reach() -> Task:
 def generate_reach(folder: Path, *, rows: int = 4_000, seed: int = 0) -> None:
     """Write the dataset of `probe/reach-v0`: a noisy policy that drifts to the right and reaches the goal at times.
 
-    Its actions are `clip(0.15 + 0.6 * noise, -1, 1)`; some episodes succeed and some do not.
+    Its actions are `clip(0.35 + 0.6 * noise, -1, 1)`; about half of its episodes succeed.
     """
     from envs.minari_files import Episode, write_minari
     from envs.probe import REACH_GOAL, REACH_HORIZON, REACH_MOVE, ProbeEnv
@@ -69,7 +69,7 @@ def generate_reach(folder: Path, *, rows: int = 4_000, seed: int = 0) -> None:
         while left > 0:
             length = min(REACH_HORIZON, left)
             positions = [np.float32(rng.uniform(-1.0, 0.0))]
-            actions = np.clip(0.15 + 0.6 * rng.standard_normal((length, 1)), -1.0, 1.0).astype(np.float32)
+            actions = np.clip(0.35 + 0.6 * rng.standard_normal((length, 1)), -1.0, 1.0).astype(np.float32)
             for move in (np.float32(REACH_MOVE) * actions[:, 0]).tolist():
                 positions.append(np.clip(positions[-1] + np.float32(move), np.float32(-1.0), np.float32(1.0)))
                 if positions[-1] > REACH_GOAL:
