@@ -167,11 +167,9 @@ class _Group:
     def get(self, name: str) -> _Group | _Array | None:
         """The member of this name, or None if there is none."""
         raw = name.encode()
-        try:
-            link = self.group.links.get_info(raw)
-        except KeyError:
+        if not self.group.links.exists(raw):
             return None
-        if link.type != h5py.h5l.TYPE_HARD:
+        if self.group.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
             raise DatasetError(
                 f"{self.where(name)} is a link; expected data in the file itself; do not trust this file"
             )
