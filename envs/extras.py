@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import tempfile
 import warnings
 from typing import Any
 
@@ -40,11 +41,12 @@ def make_gymnasium(env_id: str, package: str | None = None, **kwargs: Any) -> An
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         env = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
-    # The mazes write their model to a temporary file, load it, and leave it behind.
-    leftover = getattr(env.unwrapped, "tmp_xml_file_path", None) or (
-        getattr(env.unwrapped, "fullpath", None) if package == "ogbench" else None
-    )
-    if leftover and os.path.dirname(leftover) != os.path.dirname(importlib.import_module("mujoco").__file__ or ""):
-        with contextlib.suppress(OSError):
-            os.unlink(leftover)
+    _remove_leftover(getattr(env.unwrapped, "tmp_xml_file_path", None) or getattr(env.unwrapped, "fullpath", None))
     return env
+
+
+def _remove_leftover(model: str | None) -> None:
+    """Delete a loaded model in the folder of temporary files: the mazes write theirs there and leave it behind."""
+    if model is not None and os.path.realpath(os.path.dirname(model)) == os.path.realpath(tempfile.gettempdir()):
+        with contextlib.suppress(OSError):
+            os.unlink(model)

@@ -59,6 +59,11 @@ def test_gymnasium_s_checker_accepts_it(name):
     check_env(TaskEnv(envs.make_task(name), 0), skip_render_check=True)
 
 
+def test_negative_seeds_are_refused():
+    with pytest.raises(ConfigError, match="seed -1"):
+        TaskEnv(envs.make_task("probe/reach-v0"), -1)
+
+
 class Scripted(gymnasium.Env):
     """Plays a list of (observation, reward, terminated, success), and records the actions it is given."""
 
