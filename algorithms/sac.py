@@ -137,12 +137,13 @@ class SACAgent(struct.PyTreeNode):
             )
         parts = jax.tree.map(lambda field: field.reshape(count, -1, *field.shape[1:]), batch)
         key, critic_key, actor_key = jax.random.split(self.key, 3)
+        ticking = self.config.zero_grad_ticks and count > 1  # with one critic step, the update is joint there too
 
         def critic_step(agent: Self, inputs: tuple[Transitions, jax.Array]) -> tuple[Self, Metrics]:
             part, part_key = inputs
             critic, metrics = agent.critic.minimize(functools.partial(agent.critic_loss, part, part_key))
             agent = agent.with_critic(critic)
-            if self.config.zero_grad_ticks:
+            if ticking:
                 agent = agent.replace(actor=agent.actor.tick(), temperature=agent.temperature.tick())
             return agent, metrics
 
@@ -152,7 +153,7 @@ class SACAgent(struct.PyTreeNode):
         # With one critic step per actor step, all losses are taken at the same parameters, as in one joint update.
         critic = self.critic if count == 1 else agent.critic
         agent, actor_metrics = agent.improve_policy(actor_batch, actor_key, critic)
-        if self.config.zero_grad_ticks:
+        if ticking:
             agent = agent.replace(critic=agent.critic.tick())
         return agent.replace(key=key), critic_metrics | actor_metrics
 

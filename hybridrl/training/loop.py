@@ -200,6 +200,8 @@ class Loop:
         if phase.start_buffer == "offline":
             assert self._offline is not None, "checked at the start"
             self.buffer = self.buffer.insert(self._offline.transitions)
+            rows = self.progress.buffer_rows + len(self._offline.transitions.rewards)
+            self.progress.buffer_rows = min(rows, self.buffer.capacity)
 
     def _train_offline(self, phase: Phase, end: int) -> None:
         """Updates until `end`, in compiled calls between the points where something has to be looked at."""
@@ -275,7 +277,7 @@ class Loop:
                     if evaluating:
                         self._evaluate(phase, latest)
                     started, since = time.monotonic(), done
-                    if self.watcher.should_stop():
+                    if self.watcher.should_stop() and done < end:
                         raise Stopped
         finally:
             env.close()
