@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hybridrl.datasets.cache import data_root, dataset_folder, fetch
 from hybridrl.datasets.dataset import Dataset, Source, Steps
+from hybridrl.datasets.decoded import read_quickly
 from hybridrl.datasets.download import Progress, minari_root
 from hybridrl.datasets.files import read
 from hybridrl.errors import DatasetError
@@ -45,4 +46,5 @@ def load(
     folder, source = fetch(
         task.dataset, allow_download=allow_download, allow_generate=allow_generate, verify=verify, progress=progress
     )
-    return Dataset.from_steps(read(folder, task), task, discount, source)
+    steps = read_quickly(folder, task, source, data_root() / "decoded")
+    return Dataset.from_steps(steps, task, discount, source)

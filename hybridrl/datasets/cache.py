@@ -116,17 +116,18 @@ def _make(
         if not allowed:
             failures[label] = "switched off by the caller"
             continue
+        if origin == "generated" and spec.generate is None:
+            failures[label] = "there is no generator for it, as its procedure needs a learned expert"
+            continue
         try:
             with atomic_folder(folder) as temporary:
+                if "download" in failures and _published(spec):
+                    _log.warning("%s: not downloaded (%s); generating the data instead", spec.id, failures["download"])
                 details = way(spec, temporary, progress)
                 if not has_data(temporary, spec.format):
                     raise DatasetError(f"it left no {spec.format} data in the folder it was given")
                 if "download" in failures:
                     details["not_downloaded"] = failures["download"]
-                    if _published(spec):
-                        _log.warning(
-                            "%s: generating the data, as it was not downloaded (%s)", spec.id, failures["download"]
-                        )
                 _remember(spec, folder, temporary, origin)
                 _write_source(spec, temporary, origin, details)
             _stamp(folder, read_manifest(folder))
@@ -178,9 +179,7 @@ def _download(spec: DatasetSpec, folder: Path, progress: Progress | None) -> dic
 
 
 def _generate(spec: DatasetSpec, folder: Path, progress: Progress | None) -> dict[str, Any]:
-    if spec.generate is None:
-        raise _Impossible("there is no generator for it, as its procedure needs a learned expert")
-    _log.info("%s: generating the data", spec.id)
+    assert spec.generate is not None
     spec.generate(folder)
     if spec.format == "minari" and not has_data(folder, "minari"):
         _hoist(spec, folder, folder)  # written by the minari package, with the folder as its root

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import warnings
 import zipfile
@@ -8,7 +9,8 @@ import minari
 import numpy as np
 import pytest
 
-from hybridrl.datasets import read
+from hybridrl.datasets import Source, decoded, read
+from hybridrl.datasets.decoded import read_quickly
 from hybridrl.datasets.files import READERS, read_minari, read_ogbench
 from hybridrl.errors import ConfigError, DatasetError
 from hybridrl.task import DatasetSpec, Task
@@ -409,3 +411,30 @@ def test_formats_are_looked_up_by_name(tmp_path):
         read(tmp_path, task_of(format="csv"))
     with pytest.raises(DatasetError, match="has no dataset"):
         read(tmp_path, Task("x", "probe", "none", 10, success_key="success"))
+
+
+def test_a_decoded_copy_serves_instead_of_the_file_until_it_is_damaged(tmp_path, monkeypatch, caplog):
+    folder, source, root = (
+        write_minari(tmp_path / "some-v0", episode_of()),
+        Source("some-v0", "memory", "f00"),
+        tmp_path / "d",
+    )
+    first = read_quickly(folder, PLAIN, source, root)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded, "read", None)
+        again = read_quickly(folder, PLAIN, source, root)
+    for field in dataclasses.fields(first):
+        np.testing.assert_array_equal(getattr(first, field.name), getattr(again, field.name))
+        assert getattr(first, field.name).dtype == getattr(again, field.name).dtype
+    write_minari(folder, episode_of(offset=7))
+    other_content = read_quickly(folder, PLAIN, dataclasses.replace(source, sha256="f01"), root)
+    assert other_content.observations[0, 0] == 7
+    assert read_quickly(folder, dataclasses.replace(PLAIN, success_key="reward"), source, root).observations[0, 0] == 0
+    for file in root.glob("*/observations.npy"):
+        file.write_bytes(file.read_bytes()[:-1])
+    assert not caplog.records
+    assert read_quickly(folder, PLAIN, source, root).observations[0, 0] == 7
+    assert "damaged" in caplog.text
+    assert len(list(root.iterdir())) == 2
+    (tmp_path / "file").write_text("")
+    assert read_quickly(folder, PLAIN, source, tmp_path / "file" / "x").observations[0, 0] == 7
