@@ -12,6 +12,7 @@ Each comes with its optimal value function: of the environment's own reward by d
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Protocol
 
 import gymnasium
@@ -160,24 +161,33 @@ class ProbeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.probe = PROBES[name]
         self.observation_space = Box(-1.0, 1.0, (self.probe.obs_dim,), np.float32)
         self.action_space = Box(-1.0, 1.0, (self.probe.action_dim,), np.float32)
-        self._reset, self._step = jax.jit(self.probe.reset), jax.jit(self.probe.step)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode."""
         super().reset(seed=seed)
-        self._key = jax.random.key(int(self.np_random.integers(2**31)))
-        self._state, observation = self._reset(self._key)
+        key = jax.random.key(int(self.np_random.integers(2**31)))
+        self._key, reset_key = jax.random.split(key)
+        self._state, observation = _reset(self.probe, reset_key)
         return np.asarray(observation), {"success": False}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Act for one step; `info["success"]` says whether it terminated."""
-        self._key, step_key = jax.random.split(self._key)
-        result = self._step(self._state, jnp.asarray(action, jnp.float32), step_key)
-        self._state, observation, reward, terminated, truncated = result
-        terminated = bool(terminated)
-        return np.asarray(observation), float(reward), terminated, bool(truncated), {"success": terminated}
+        self._key, self._state, *seen = _step(self.probe, self._key, self._state, np.asarray(action, np.float32))
+        observation, reward, terminated, truncated = jax.device_get(seen)
+        return observation, float(reward), bool(terminated), bool(truncated), {"success": bool(terminated)}
+
+
+@functools.partial(jax.jit, static_argnums=0)  # compiled once per probe, not once per environment
+def _reset(probe: Probe, key: jax.Array) -> tuple[ProbeState, jax.Array]:
+    return probe.reset(key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(probe: Probe, key: jax.Array, state: ProbeState, action: jax.Array) -> tuple[Any, ...]:
+    key, step_key = jax.random.split(key)
+    return key, *probe.step(state, action, step_key)
 
 
 def _observe(state: ProbeState) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
+from numpy.random import mtrand
 
 from hybridrl.errors import ConfigError, HybridRLError
 from hybridrl.task import Task
@@ -132,12 +133,12 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     @contextlib.contextmanager
     def _private_globals(self) -> Iterator[None]:
         # Exchanging the generator takes microseconds; exchanging its state takes longer than most environments' step.
-        outside = np.random.get_bit_generator()
-        np.random.set_bit_generator(self._globals)
+        outside = mtrand.get_bit_generator()
+        mtrand.set_bit_generator(self._globals)
         try:
             yield
         finally:
-            np.random.set_bit_generator(outside)
+            mtrand.set_bit_generator(outside)
 
     def _success(self, info: dict[str, Any]) -> bool:
         return self.task.success_key is not None and bool(info.get(self.task.success_key, False))

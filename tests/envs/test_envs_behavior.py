@@ -70,15 +70,15 @@ def test_hopper_dataset(tmp_path):
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        local.generate_local("local/hopper-medium-v0", folder, rows=300, policy=policy)
+        local.generate_local("local/hopper-medium-v0", folder, rows=804, policy=policy, processes=1)
         tables.append((folder / "data/main_data.hdf5").read_bytes())
     assert tables[0] == tables[1]
     task = envs.make_task("local/hopper-medium-v0")
     steps = files.read(folder, task)
-    assert steps.observations.shape == (300, 11)
+    assert steps.observations.shape == (804, 11)
     assert steps.terminations.sum() >= 2  # an untrained hopper falls
-    assert steps.ends.sum() in (steps.terminations.sum(), steps.terminations.sum() + 1)
-    assert np.flatnonzero(steps.ends & ~steps.terminations).tolist() in ([], [299])
+    cut = np.flatnonzero(steps.ends & ~steps.terminations)  # only where one of the eight parts ends
+    assert set(cut.tolist()) <= {100, 201, 302, 403, 503, 603, 703, 803}
     starts = np.concatenate([[0], np.flatnonzero(steps.ends)[:-1] + 1])
     np.testing.assert_array_equal(
         np.delete(steps.observations, starts, axis=0), np.delete(steps.next_observations, np.flatnonzero(steps.ends), 0)
