@@ -138,10 +138,12 @@ def test_temporaries_of_the_dead_are_removed_and_of_the_living_kept(tmp_path):
     elsewhere.mkdir()
     other = tmp_path / ".data.tmp-notes"
     other.mkdir()
+    starting = tmp_path / f".data.tmp-{host}-{os.getpid()}-0123abcd"  # its writer has not locked it yet
+    starting.mkdir()
     with disk.atomic_folder(tmp_path / "live") as temporary:
         assert disk.clean_temporaries(tmp_path) == [dead]
         assert temporary.is_dir()
-    assert {entry.name for entry in tmp_path.iterdir()} == {elsewhere.name, other.name, "live"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {elsewhere.name, other.name, starting.name, "live"}
 
 
 def test_a_folder_put_aside_by_the_dead_comes_back(tmp_path):
