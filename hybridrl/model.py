@@ -47,7 +47,7 @@ class Model(struct.PyTreeNode):
         """One optimiser step on `loss(params) -> (scalar, metrics)`; the metrics gain `<name>/grad_norm`."""
         gradients, metrics = jax.grad(loss, has_aux=True)(self.params)
         model = self.apply_gradients(gradients)
-        return model, metrics | {f"{self.name}/grad_norm": optax.global_norm(gradients)}
+        return model, metrics | {f"{self.name}/grad_norm": _norm(gradients)}
 
     def apply_gradients(self, gradients: Any) -> Self:
         """One optimiser step along given gradients."""
@@ -60,6 +60,10 @@ class Model(struct.PyTreeNode):
         Only for agents that reproduce a reference implementation in which untrained networks are stepped this way.
         """
         return self.apply_gradients(jax.tree.map(jax.numpy.zeros_like, self.params))
+
+
+def _norm(tree: Any) -> jax.Array:
+    return jax.numpy.sqrt(sum(jax.numpy.sum(jax.numpy.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def polyak_update(params: Any, target_params: Any, rate: float) -> Any:
