@@ -62,6 +62,9 @@ def test_umaze_controller_plans_round_the_wall():
     assert controller._path == [(3, 3), (2, 3), (1, 3), (1, 2), (1, 1)]
     assert controller.act(-0.05, -1.0, 0.0, 0.0, [-1.0, 1.0])[0] > 0.0  # within 0.1 of the first, on to the next
     assert controller._path == [(2, 3), (1, 3), (1, 2), (1, 1)]
+    shifts = np.array([1.0, -1.0]) - [controller._waypoint((3, 3)) for _ in range(100)]
+    assert shifts.min() >= 0.0
+    assert 0.15 < shifts.max() < 0.2
 
 
 def read_episodes(folder, monkeypatch):
@@ -150,6 +153,7 @@ def test_ogbench_statistics(navigate):
     assert (np.abs(train["actions"]) == 1.0).mean() == pytest.approx(0.275, rel=0.03)
     cells = np.floor((train["qpos"][:, ::-1].astype(np.float64) + 6.0) / 4.0).astype(int)
     env = envs.make_env(envs.make_task("pointmaze-medium-navigate-singletask-v0"), 0).env.unwrapped
+    assert env._goal_tol == mazes.OGBENCH_GOAL_RADIUS
     assert (env.maze_map[cells[:, 0], cells[:, 1]] == 0).all()
     free, corners = mazes._ogbench_cells("medium", env.maze_map.tobytes(), env.maze_map.shape)
     assert (len(free), len(corners)) == (26, 21)
