@@ -1,0 +1,1 @@
+"""Where algorithms meet tasks: the command line, published settings, run folders."""

@@ -1,0 +1,3 @@
+from pathlib import Path
+def draw(run, path: Path) -> Path:
+    return path

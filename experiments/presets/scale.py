@@ -1,0 +1,83 @@
+"""scale=cpu: the numbers it puts in place of the published ones. Budgets and widths only, never the algorithm.
+
+To tune what a laptop runs by default, edit the table `CPU`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hybridrl.task import Task
+
+from experiments.presets import Preset
+from experiments.settings import LoopConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CpuScale:
+    """Ceilings on budgets and widths; a published number below one of them stays."""
+
+    offline_updates: int = 20_000
+    warmup_steps: int = 1_000
+    online_steps: int = 20_000
+    hidden_width: int = 64
+    hidden_layers: int = 2
+    offline_every: int = 5_000
+    dense_every: int = 500
+    dense_until: int = 3_000
+    every: int = 2_500
+    eval_episodes: int = 20
+    log_every: int = 500
+    checkpoint_every: int = 2_500
+    probe_rows: int = 512
+
+
+CPU = {
+    "pointmaze": CpuScale(
+        offline_updates=4_000,
+        warmup_steps=1_000,
+        online_steps=6_000,
+        offline_every=1_000,
+        dense_every=250,
+        dense_until=1_500,
+        every=500,
+        log_every=250,
+        checkpoint_every=1_000,
+    ),
+    "other": CpuScale(),
+}
+# The probes are small as they are.
+PROBE_LOOP = LoopConfig(log_every=50, checkpoint_every=200, eval_episodes=10, eval_envs=10, probe_rows=64)
+PROBE_EVALUATIONS = {"offline_every": 200, "dense_every": 50, "dense_until": 200, "every": 200}
+_BUDGETS = ("offline_updates", "warmup_steps", "online_steps", "offline_every", "dense_every", "dense_until", "every")
+_LOOP = ("eval_episodes", "log_every", "checkpoint_every", "probe_rows")
+
+
+def shrink(preset: Preset, task: Task) -> Preset:
+    """The preset within what a few CPU cores do in minutes."""
+    if task.family == "probe":
+        return preset
+    limits = CPU.get(task.family, CPU["other"])
+    return Preset(
+        agent=_narrow(preset.agent, limits),
+        schedule=_lower(preset.schedule, limits, _BUDGETS),
+        loop=_lower(preset.loop, limits, _LOOP),
+    )
+
+
+def _lower(config: Any, limits: CpuScale, fields: tuple[str, ...]) -> Any:
+    changes = {field: min(getattr(config, field), getattr(limits, field)) for field in fields}
+    return dataclasses.replace(config, **changes)
+
+
+def _narrow(config: Any, limits: CpuScale) -> Any:
+    """Hidden layers, wherever they are in the nested configs, cut to the limits."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _narrow(value, limits)
+        elif field.name.endswith("hidden_dims"):
+            changes[field.name] = tuple(min(width, limits.hidden_width) for width in value[: limits.hidden_layers])
+    return dataclasses.replace(config, **changes)

@@ -1,0 +1,179 @@
+"""One run from its config to its closing table, with an exit code for every way it can end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from envs import make_env
+from experiments import results
+from experiments.config import RunConfig
+from experiments.console import RunConsole
+from hybridrl import datasets, disk
+from hybridrl.errors import HybridRLError
+from hybridrl.training.loop import Loop, Stopped
+
+OK, INTERNAL, USER, DATA, PREEMPTED = 0, 1, 2, 3, 75
+RESUME = "stopped; run the same command to resume"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    code: int
+    folder: Path
+    message: str = ""
+
+
+class StopSignals:
+    """SIGINT and SIGTERM: while training they ask for a checkpointed end, before it they end the program at once."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.training = False
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[StopSignals]:
+        """Handle the signals in the block. Only a main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        old = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.training or (self.stopping and number == signal.SIGINT):
+            self.stopping = True
+            raise KeyboardInterrupt
+        self.stopping = True
+
+
+_signals = StopSignals()  # shared by the jobs of one process: once asked to stop, it starts no further job
+
+
+def execute(config: RunConfig, command: list[str], console: RunConsole | None = None) -> Outcome:
+    """Carry out a run, or take it up where it was left, or show what came of it. Errors are told, never raised."""
+    console = console or RunConsole()
+    folder = config.folder()
+    with _signals.installed():
+        try:
+            if _signals.stopping:
+                raise Stopped
+            return _execute(config, command, console)
+        except (Stopped, KeyboardInterrupt):
+            console.error(RESUME)
+            return Outcome(PREEMPTED, folder, RESUME)
+        except HybridRLError as error:
+            if error.exit_code == INTERNAL:
+                results.write_failure(folder, str(error))
+            console.error(str(error))
+            return Outcome(error.exit_code, folder, str(error))
+        except Exception as error:
+            message = _keep_traceback(folder, error)
+            console.error(message)
+            return Outcome(INTERNAL, folder, message)
+        finally:
+            console.close()
+
+
+def _execute(config: RunConfig, command: list[str], console: RunConsole) -> Outcome:
+    config.check()
+    folder, task = config.folder(), config.make_task()
+    if results.is_finished(folder):
+        console.notice(f"this run is finished; its results are in {folder}")
+        console.closing_table(results.load(folder))
+        return Outcome(OK, folder)
+    phases = config.phases()
+    with disk.FolderLock(folder), _log_lines(console):
+        console.header(config, task, phases)
+        dataset = None
+        if task.dataset is not None:
+            console.notice(f"loading {task.dataset.id} ...")
+            dataset = datasets.load(task, config.loop_settings().discount)
+            figures = dataset.summary()
+            console.notice(
+                f"{figures['rows']:,.0f} rows in {figures['episodes']:,.0f} episodes of mean length "
+                f"{figures['mean_episode_length']:.1f} (source: {dataset.source.origin})"
+            )
+        console.attach(_signals)
+        loop = Loop(
+            phases,
+            task,
+            dataset,
+            lambda seed: make_env(task, seed),
+            folder,
+            config.seed,
+            config.loop_settings(),
+            console,
+        )
+        source = None if dataset is None else dataclasses.asdict(dataset.source) | dataset.summary()
+        results.write_start(config, command, source)
+        console.begin(phases, loop.progress)
+        _signals.training = True
+        try:
+            loop.run()
+        finally:
+            _signals.training = False
+        console.end_progress()
+        console.notice(_draw_curve(folder))
+        results.write_result(config, task.score_label)
+    console.closing_table(results.load(folder))
+    return Outcome(OK, folder)
+
+
+def _draw_curve(folder: Path) -> str:
+    """Draw the learning curve; a run without matplotlib is no less finished."""
+    try:
+        from experiments.curve import draw
+    except ImportError:
+        return f"no {results.CURVE}: matplotlib is not installed; pip install 'hybridrl[figures]'"
+    path = draw(results.load(folder), folder / results.CURVE)
+    return f"drew {path}"
+
+
+def _keep_traceback(folder: Path, error: Exception) -> str:
+    """Store the traceback in the run folder, or beside the working folder's name if there is none, and say where."""
+    summary = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    text = "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / results.ERROR).write_text(text)
+        results.write_failure(folder, summary)
+        return f"internal error: {summary}; the traceback is in {folder / results.ERROR}"
+    return f"internal error: {summary}\n{text}"
+
+
+@contextlib.contextmanager
+def _log_lines(console: RunConsole) -> Iterator[None]:
+    """Show what the library logs (datasets being made, mostly) on the console."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.notice(self.format(record))
+
+    log, handler = logging.getLogger("hybridrl"), Handler()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def describe_command(arguments: list[str]) -> list[str]:
+    """The command line that starts this run, for its provenance."""
+    return ["python", "-m", "experiments.run", *arguments]

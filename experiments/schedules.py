@@ -1,0 +1,72 @@
+"""Phases from a schedule: the pieces that the presets put together."""
+
+from __future__ import annotations
+
+from hybridrl.training.phases import Learner, Phase
+
+from experiments.settings import ScheduleConfig
+
+
+def evaluation_points(length: int, every: int, dense_every: int = 1, dense_until: int = 0) -> tuple[int, ...]:
+    """Steps of a phase of `length` at which to evaluate: densely at first, then every so often, and at its end."""
+    dense = range(dense_every, min(dense_until, length) + 1, dense_every)
+    return tuple(sorted({*dense, *range(every, length + 1, every), length} - {0}))
+
+
+def offline_phases(learner: Learner, schedule: ScheduleConfig) -> tuple[Phase, ...]:
+    """Training on the dataset, if the schedule has any."""
+    if schedule.offline_updates == 0:
+        return ()
+    phase = Phase(
+        "offline",
+        learner,
+        num_updates=schedule.offline_updates,
+        batch_size=schedule.offline_batch_size,
+        evaluate_at=evaluation_points(schedule.offline_updates, schedule.offline_every),
+    )
+    return (phase,)
+
+
+def online_phases(frozen: Learner, learner: Learner, schedule: ScheduleConfig, min_buffer: int) -> tuple[Phase, ...]:
+    """The warm-up, in which `frozen` acts and nothing is trained, and then training of `learner`.
+
+    Args:
+        min_buffer: rows the buffer must hold before updates begin, unless the schedule says otherwise.
+    """
+    if schedule.online_steps == 0:
+        return ()
+    appended = "offline" if schedule.retention == "append" else "keep"
+    phases: tuple[Phase, ...] = ()
+    if schedule.warmup_steps:
+        warmup = Phase(
+            "warmup",
+            frozen,
+            env_steps=schedule.warmup_steps,
+            batch_size=schedule.online_batch_size,
+            start_buffer=appended,
+            actions=schedule.warmup_actions,
+            insert=schedule.insert,
+            evaluate_at=(schedule.warmup_steps,),  # the same policy still, but now there are online data to look at
+        )
+        phases = (warmup,)
+    steps = schedule.online_steps - schedule.warmup_steps
+    online = Phase(
+        "online",
+        learner,
+        env_steps=steps,
+        updates_per_step=schedule.updates_per_step,
+        batch_size=schedule.online_batch_size,
+        offline_ratio=schedule.offline_ratio if schedule.retention == "mixed" else 0.0,
+        mix_order=schedule.mix_order,
+        start_buffer="keep" if phases else appended,
+        insert=schedule.insert,
+        min_buffer=min_buffer if schedule.min_buffer is None else schedule.min_buffer,
+        evaluate_at=evaluation_points(steps, schedule.every, schedule.dense_every, schedule.dense_until),
+    )
+    return (*phases, online)
+
+
+def online_rows(schedule: ScheduleConfig) -> int:
+    """Rows of each online batch that come from the replay buffer."""
+    ratio = schedule.offline_ratio if schedule.retention == "mixed" else 0.0
+    return schedule.online_batch_size - int(schedule.online_batch_size * ratio)

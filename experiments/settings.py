@@ -1,0 +1,101 @@
+"""The settings of a run that belong to no algorithm. Nothing heavy is imported here: typos are found before JAX loads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hybridrl.errors import ConfigError
+
+SCALES = ("cpu", "paper")
+
+# Every algorithm on the command line, with what `--help` says of it. Each has a module of its name in `presets`.
+ALGORITHMS = {
+    "wsrl": "offline Cal-QL or CQL, warm-up, then plain SAC without offline data (Zhou et al. 2025, arXiv 2412.07762)",
+    "calql": "calibrated Q-learning, offline and on; online batches half offline (Nakamoto et al. 2023, arXiv 2303.05479)",
+    "cql": "conservative Q-learning, offline and on; online batches half offline (Kumar et al. 2020, arXiv 2006.04779)",
+    "rlpd": "SAC from scratch, 20 updates a step, batches half offline (Ball et al. 2023, arXiv 2302.02948)",
+    "sac": "SAC from scratch with 10 critics and 4 updates a step, no offline data (Haarnoja et al. 2018, as in WSRL)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """What happens when: lengths of the phases, what their batches hold, when the policy is evaluated.
+
+    Attributes:
+        offline_updates: updates on the dataset before any environment step; 0 skips them.
+        offline_batch_size: rows per offline update.
+        warmup_steps: environment steps after the switch in which nothing is trained.
+        online_steps: environment steps in all, warm-up included, as the papers count.
+        updates_per_step: agent updates per environment step. The agents' own `critic_updates` multiplies their
+            critics' steps within one update.
+        online_batch_size: rows per online update, all of an update's critic steps together.
+        retention: what becomes of the offline data: "none", "mixed" into every batch, or "append": all of it stands in
+            the replay buffer when interaction begins.
+        offline_ratio: share of offline rows in a "mixed" batch.
+        mix_order: "interleave" or "concat", see `hybridrl.replay.offline_rows`.
+        warmup_actions: "policy" or "uniform".
+        min_buffer: rows the replay buffer must hold before online updates begin; None is the algorithm's own rule.
+        insert: "step" or "episode", see `hybridrl.training.phases.Phase`.
+        offline_every: updates between evaluations in the offline phase.
+        dense_every, dense_until: after the warm-up, evaluate every so many steps for so many steps: dips are short.
+        every: environment steps between evaluations after that.
+    """
+
+    offline_updates: int = 1_000_000
+    offline_batch_size: int = 256
+    warmup_steps: int = 5_000
+    online_steps: int = 500_000
+    updates_per_step: int = 1
+    online_batch_size: int = 1_024
+    retention: str = "none"
+    offline_ratio: float = 0.5
+    mix_order: str = "interleave"
+    warmup_actions: str = "policy"
+    min_buffer: int | None = None
+    insert: str = "step"
+    offline_every: int = 20_000
+    dense_every: int = 1_000
+    dense_until: int = 20_000
+    every: int = 20_000
+
+    def __post_init__(self) -> None:
+        """Reject settings that cannot work."""
+        for field, allowed in {
+            "retention": ("none", "mixed", "append"),
+            "mix_order": ("interleave", "concat"),
+            "warmup_actions": ("policy", "uniform"),
+            "insert": ("step", "episode"),
+        }.items():
+            if getattr(self, field) not in allowed:
+                raise ConfigError(f"schedule.{field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}")
+        for field in ("offline_updates", "warmup_steps", "online_steps", "dense_until"):
+            if getattr(self, field) < 0:
+                raise ConfigError(f"schedule.{field}={getattr(self, field)}; expected 0 or more")
+        positive = ("offline_batch_size", "updates_per_step", "online_batch_size", "offline_every", "dense_every", "every")
+        for field in positive:
+            if getattr(self, field) < 1:
+                raise ConfigError(f"schedule.{field}={getattr(self, field)}; expected 1 or more")
+        if self.min_buffer is not None and self.min_buffer < 1:
+            raise ConfigError(f"schedule.min_buffer={self.min_buffer}; expected 1 or more, or null for the usual rule")
+        if not 0.0 <= self.offline_ratio <= 1.0:
+            raise ConfigError(f"schedule.offline_ratio={self.offline_ratio}; expected a share in [0, 1]")
+        if self.offline_updates == 0 and self.online_steps == 0:
+            raise ConfigError("schedule.offline_updates=0 and schedule.online_steps=0; expected something to do")
+        if self.online_steps and self.warmup_steps >= self.online_steps:
+            raise ConfigError(
+                f"schedule.warmup_steps={self.warmup_steps} leaves nothing of schedule.online_steps={self.online_steps}, "
+                "which includes it; lower the first or raise the second"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How a run is carried out: see `hybridrl.training.loop.LoopSettings`, whose discount is the agent's."""
+
+    replay_capacity: int = 2_000_000
+    log_every: int = 1_000
+    checkpoint_every: int = 10_000
+    eval_episodes: int = 20
+    eval_envs: int = 20
+    probe_rows: int = 1_024
