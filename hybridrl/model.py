@@ -36,7 +36,7 @@ class Model(struct.PyTreeNode):
     def create(cls, name: str, module: nn.Module, key: jax.Array, *inputs: Any, learning_rate: float) -> Self:
         """Initialise `module` on example `inputs`, to be trained by Adam."""
         optimizer = adam(learning_rate)
-        params = jax.jit(module.init)(key, *inputs)
+        params = _init(module, key, *inputs)
         return cls(params=params, opt_state=optimizer.init(params), module=module, optimizer=optimizer, name=name)
 
     def __call__(self, *inputs: Any, params: Any = None) -> Any:
@@ -60,6 +60,11 @@ class Model(struct.PyTreeNode):
         Only for agents that reproduce a reference implementation in which untrained networks are stepped this way.
         """
         return self.apply_gradients(jax.tree.map(jax.numpy.zeros_like, self.params))
+
+
+@functools.partial(jax.jit, static_argnames="module")  # compiled once for all networks that are equal by value
+def _init(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:
+    return module.init(key, *inputs)
 
 
 def _norm(tree: Any) -> jax.Array:
