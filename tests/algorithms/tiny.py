@@ -1,0 +1,80 @@
+"""Small batches and networks for the agents' tests."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from algorithms import SACConfig
+from hybridrl.types import Transitions
+
+OBS_DIM, ACTION_DIM = 2, 2
+
+TINY = SACConfig(
+    actor_hidden_dims=(4,),
+    critic_hidden_dims=(4,),
+    num_critics=3,
+    critic_updates=2,
+    actor_learning_rate=1e-2,
+    critic_learning_rate=3e-2,
+    temperature_learning_rate=2e-2,
+    target_update_rate=0.1,
+    discount=0.9,
+    initializer="xavier_uniform",  # compiles faster
+)
+
+
+@functools.lru_cache
+def batch(rows=8, seed=0):
+    """Random transitions; every fourth one terminates."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    return Transitions(
+        observations=normal(rows, OBS_DIM),
+        actions=jnp.asarray(rng.uniform(-0.95, 0.95, (rows, ACTION_DIM)), jnp.float32),
+        rewards=normal(rows),
+        masks=jnp.asarray(np.arange(rows) % 4 != 3, jnp.float32),
+        next_observations=normal(rows, OBS_DIM),
+        mc_returns=normal(rows),
+    )
+
+
+def assert_identical(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(raw(a), raw(b), err_msg=jax.tree_util.keystr(path))
+
+
+def raw(leaf):
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def same_values(first, second):
+    """Whether two trees are equal to the last bit."""
+    return all(
+        np.array_equal(raw(a), raw(b)) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    )
+
+
+@jax.jit
+def perturbed(tree, key):
+    """The tree with noise on every leaf, so that zeros (biases, a target equal to its critic) hide nothing."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure, [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    )
+
+
+def scrambled(sac):
+    """A SAC agent in general position."""
+    keys = jax.random.split(jax.random.key(42), 3)
+    return sac.replace(
+        actor=sac.actor.replace(params=perturbed(sac.actor.params, keys[0])),
+        critic=sac.critic.replace(params=perturbed(sac.critic.params, keys[1])),
+        target_critic_params=perturbed(sac.target_critic_params, keys[2]),
+    )
