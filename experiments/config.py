@@ -79,8 +79,8 @@ class RunConfig:
         needing = [phase.name for phase in found if phase.needs_dataset]
         if needing and task.dataset is None:
             raise ConfigError(
-                f"algo={self.algo} trains on offline data in its {needing[0]!r} phase, and task {task.name!r} has none; "
-                "choose another task, or algo=sac"
+                f"algo={self.algo} trains on offline data in its {needing[0]!r} phase, and task {task.name!r} has "
+                "none; choose another task, or algo=sac"
             )
         if not found:
             raise ConfigError(
@@ -156,7 +156,7 @@ def expand(overrides: Sequence[Override]) -> list[str]:
     return expanded
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def register(algo: str, task: str, scale: str) -> presets.Preset:
     """Make a preset known to Hydra, and return it."""
     preset: presets.Preset = presets.module(algo).preset(make_task(task), scale)
@@ -192,11 +192,11 @@ def from_hydra(config: Any) -> RunConfig:
     )
 
 
-def field_names(cls: type) -> list[str]:
+def field_names(cls: Any) -> list[str]:
     """Dotted names of all settings in a config dataclass and those nested in it."""
     names = []
     for field, kind in _hints(cls).items():
-        names += [f"{field}.{inner}" for inner in field_names(kind)] if dataclasses.is_dataclass(kind) else [field]
+        names += [f"{field}.{inner}" for inner in field_names(kind)] if _nested(kind) else [field]
     return names
 
 
@@ -234,9 +234,13 @@ def build(cls: type, values: dict[str, Any]) -> Any:
     hints = _hints(cls)
     arguments = {}
     for name, value in values.items():
-        nested = dataclasses.is_dataclass(hints[name])
-        arguments[name] = build(hints[name], value) if nested else tuple(value) if isinstance(value, list) else value
+        arguments[name] = (
+            build(hints[name], value) if _nested(hints[name]) else tuple(value) if isinstance(value, list) else value
+        )
     return cls(**arguments)
+
+
+_twins: dict[Any, Any] = {}
 
 
 def node(config: Any) -> Any:
@@ -246,28 +250,33 @@ def node(config: Any) -> Any:
     """
     values = {field: getattr(config, field) for field in _hints(type(config))}
     values = {
-        field: node(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+        field: node(value) if _nested(value) else list(value) if isinstance(value, tuple) else value
         for field, value in values.items()
     }
     return _twin(type(config))(**values)
 
 
-@functools.lru_cache(maxsize=None)
-def _twin(cls: type) -> type:
-    fields = [(name, _twin(kind) if dataclasses.is_dataclass(kind) else kind) for name, kind in _hints(cls).items()]
-    return dataclasses.make_dataclass(cls.__name__, fields)
+def _twin(cls: Any) -> Any:
+    if cls not in _twins:
+        fields = [(name, _twin(kind) if _nested(kind) else kind) for name, kind in _hints(cls).items()]
+        _twins[cls] = dataclasses.make_dataclass(cls.__name__, fields)
+    return _twins[cls]
 
 
-@functools.lru_cache(maxsize=None)
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     # `X | None` in the spelling that OmegaConf knows in every version.
     return {field.name: _optional(hints[field.name]) for field in dataclasses.fields(cls)}
 
 
+def _nested(kind: Any) -> bool:
+    """Whether it is a config within a config."""
+    return dataclasses.is_dataclass(kind)
+
+
 def _optional(hint: Any) -> Any:
     if isinstance(hint, types.UnionType):
-        return typing.Optional[tuple(kind for kind in hint.__args__ if kind is not type(None))[0]]  # noqa: UP045
+        return typing.Optional[next(kind for kind in hint.__args__ if kind is not type(None))]  # noqa: UP045
     return hint
 
 

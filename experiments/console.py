@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,7 +107,9 @@ class RunConsole:
         for index, phase in enumerate(phases):
             completed = phase.length if index < done.phase else done.done if index == done.phase else 0
             unit = "updates" if phase.offline else "steps"
-            self._bar_of[phase.name] = self._bars.add_task(phase.name, total=phase.length, completed=completed, unit=unit)
+            self._bar_of[phase.name] = self._bars.add_task(
+                phase.name, total=phase.length, completed=completed, unit=unit
+            )
         self._bars.start()
 
     def progress(self, phase: Phase, done: int, rate: float) -> None:
@@ -277,5 +278,3 @@ def file_lines(folder: Path) -> list[str]:
     }
     present = {name: text for name, text in files.items() if (folder / text.split(",")[0]).exists()}
     return [f"files in {folder}:", *(f"  {name:<21} {text}" for name, text in present.items())]
-
-

@@ -84,7 +84,9 @@ def _split(argument: str) -> tuple[str, list[str]]:
         override = OverridesParser.create().parse_override(argument)
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot read {argument!r} ({reason}); expected key=value, text with blanks in quotes") from None
+        raise ConfigError(
+            f"cannot read {argument!r} ({reason}); expected key=value, text with blanks in quotes"
+        ) from None
     if override.is_sweep_override():
         return override.key_or_group, [str(value) for value in override.sweep_string_iterator()]
     return override.key_or_group, [argument.partition("=")[2]]
@@ -158,6 +160,6 @@ def _check_choice(key: str, value: str) -> None:
         from envs import task_names
 
         if value not in task_names():
-            near = difflib.get_close_matches(value, task_names(), n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            close = difflib.get_close_matches(value, task_names(), n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(f"no task {value!r}; {hint}expected one of {len(task_names())} names; see --help")

@@ -85,7 +85,9 @@ def load(folder: Path | str) -> Run:
     except ValueError as error:
         if isinstance(error, CorruptError):
             raise
-        raise CorruptError(f"a log in {folder} holds no readable JSON lines ({error}); run the command again") from error
+        raise CorruptError(
+            f"a log in {folder} holds no readable JSON lines ({error}); run the command again"
+        ) from error
 
 
 def is_finished(folder: Path) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from hybridrl.training.phases import Learner, Phase
-
 from experiments.settings import ScheduleConfig
+from hybridrl.training.phases import Learner, Phase
 
 
 def evaluation_points(length: int, every: int, dense_every: int = 1, dense_until: int = 0) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The settings of a run that belong to no algorithm. Nothing heavy is imported here: typos are found before JAX loads."""
+"""The settings of a run that belong to no algorithm. JAX is not imported here: typos are found before it loads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SCALES = ("cpu", "paper")
 # Every algorithm on the command line, with what `--help` says of it. Each has a module of its name in `presets`.
 ALGORITHMS = {
     "wsrl": "offline Cal-QL or CQL, warm-up, then plain SAC without offline data (Zhou et al. 2025, arXiv 2412.07762)",
-    "calql": "calibrated Q-learning, offline and on; online batches half offline (Nakamoto et al. 2023, arXiv 2303.05479)",
-    "cql": "conservative Q-learning, offline and on; online batches half offline (Kumar et al. 2020, arXiv 2006.04779)",
-    "rlpd": "SAC from scratch, 20 updates a step, batches half offline (Ball et al. 2023, arXiv 2302.02948)",
+    "calql": "calibrated Q-learning: offline, then online, half offline rows (Nakamoto et al. 2023, arXiv 2303.05479)",
+    "cql": "conservative Q-learning: offline, then online, half offline rows (Kumar et al. 2020, arXiv 2006.04779)",
+    "rlpd": "SAC from scratch, 20 updates a step, on half offline data (Ball et al. 2023, arXiv 2302.02948)",
     "sac": "SAC from scratch with 10 critics and 4 updates a step, no offline data (Haarnoja et al. 2018, as in WSRL)",
 }
 
@@ -30,15 +30,15 @@ class ScheduleConfig:
         updates_per_step: agent updates per environment step. The agents' own `critic_updates` multiplies their
             critics' steps within one update.
         online_batch_size: rows per online update, all of an update's critic steps together.
-        retention: what becomes of the offline data: "none", "mixed" into every batch, or "append": all of it stands in
-            the replay buffer when interaction begins.
+        retention: what becomes of the offline data: "none", "mixed" into every batch, or "append" to the replay buffer
+            as a whole, before interaction begins.
         offline_ratio: share of offline rows in a "mixed" batch.
         mix_order: "interleave" or "concat", see `hybridrl.replay.offline_rows`.
         warmup_actions: "policy" or "uniform".
         min_buffer: rows the replay buffer must hold before online updates begin; None is the algorithm's own rule.
         insert: "step" or "episode", see `hybridrl.training.phases.Phase`.
         offline_every: updates between evaluations in the offline phase.
-        dense_every, dense_until: after the warm-up, evaluate every so many steps for so many steps: dips are short.
+        dense_every, dense_until: evaluate so often for so many steps after the warm-up; dips are short.
         every: environment steps between evaluations after that.
     """
 
@@ -72,7 +72,14 @@ class ScheduleConfig:
         for field in ("offline_updates", "warmup_steps", "online_steps", "dense_until"):
             if getattr(self, field) < 0:
                 raise ConfigError(f"schedule.{field}={getattr(self, field)}; expected 0 or more")
-        positive = ("offline_batch_size", "updates_per_step", "online_batch_size", "offline_every", "dense_every", "every")
+        positive = (
+            "offline_batch_size",
+            "updates_per_step",
+            "online_batch_size",
+            "offline_every",
+            "dense_every",
+            "every",
+        )
         for field in positive:
             if getattr(self, field) < 1:
                 raise ConfigError(f"schedule.{field}={getattr(self, field)}; expected 1 or more")
@@ -84,8 +91,8 @@ class ScheduleConfig:
             raise ConfigError("schedule.offline_updates=0 and schedule.online_steps=0; expected something to do")
         if self.online_steps and self.warmup_steps >= self.online_steps:
             raise ConfigError(
-                f"schedule.warmup_steps={self.warmup_steps} leaves nothing of schedule.online_steps={self.online_steps}, "
-                "which includes it; lower the first or raise the second"
+                f"schedule.warmup_steps={self.warmup_steps} leaves nothing of "
+                f"schedule.online_steps={self.online_steps}, which includes it; lower the first or raise the second"
             )
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from algorithms import CQLAgent, CQLConfig
-from hybridrl.task import Task
-from hybridrl.training.phases import Learner, Phase
-
 from experiments.presets import Preset
 from experiments.presets import families as published
-from experiments.presets.calql import baseline_schedule, baseline_sac
+from experiments.presets.calql import baseline_sac, baseline_schedule
 from experiments.presets.scale import PROBE_LOOP, shrink
 from experiments.schedules import offline_phases, online_phases, online_rows
 from experiments.settings import LoopConfig
+from hybridrl.task import Task
+from hybridrl.training.phases import Learner, Phase
 
 
 def preset(task: Task, scale: str) -> Preset:

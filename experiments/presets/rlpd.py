@@ -6,15 +6,14 @@ import dataclasses
 from typing import Any
 
 from algorithms import RLPDAgent, RLPDConfig
-from hybridrl.errors import ConfigError
-from hybridrl.task import Task
-from hybridrl.training.phases import Learner, Phase
-
 from experiments.presets import Preset
 from experiments.presets import families as published
 from experiments.presets.scale import PROBE_EVALUATIONS, PROBE_LOOP, shrink
 from experiments.schedules import online_phases
 from experiments.settings import LoopConfig, ScheduleConfig
+from hybridrl.errors import ConfigError
+from hybridrl.task import Task
+from hybridrl.training.phases import Learner, Phase
 
 _ROWS = 256  # per critic update
 _SPARSE = {"critic_hidden_dims": (256,) * 3, "actor_hidden_dims": (256,) * 3, "entropy_backup": False}

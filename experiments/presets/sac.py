@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from algorithms import SACAgent, SACConfig
-from hybridrl.errors import ConfigError
-from hybridrl.task import Task
-from hybridrl.training.phases import Learner, Phase
-
 from experiments.presets import Preset
 from experiments.presets import families as published
 from experiments.presets.scale import PROBE_EVALUATIONS, PROBE_LOOP, shrink
 from experiments.schedules import online_phases, online_rows
 from experiments.settings import LoopConfig, ScheduleConfig
+from hybridrl.errors import ConfigError
+from hybridrl.task import Task
+from hybridrl.training.phases import Learner, Phase
 
 
 def preset(task: Task, scale: str) -> Preset:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hybridrl.task import Task
-
 from experiments.presets import Preset
 from experiments.settings import LoopConfig
+from hybridrl.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,7 @@ CPU = {
 }
 # The probes are small as they are.
 PROBE_LOOP = LoopConfig(log_every=50, checkpoint_every=200, eval_episodes=10, eval_envs=10, probe_rows=64)
-PROBE_EVALUATIONS = {"offline_every": 200, "dense_every": 50, "dense_until": 200, "every": 200}
+PROBE_EVALUATIONS: dict[str, Any] = {"offline_every": 200, "dense_every": 50, "dense_until": 200, "every": 200}
 _BUDGETS = ("offline_updates", "warmup_steps", "online_steps", "offline_every", "dense_every", "dense_until", "every")
 _LOOP = ("eval_episodes", "log_every", "checkpoint_every", "probe_rows")
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from algorithms import SACConfig, WSRLAgent, WSRLConfig
-from hybridrl.task import Task
-from hybridrl.training.phases import Learner, Phase
-
 from experiments.presets import Preset
 from experiments.presets import families as published
 from experiments.presets.scale import PROBE_EVALUATIONS, PROBE_LOOP, shrink
 from experiments.schedules import offline_phases, online_phases, online_rows
 from experiments.settings import LoopConfig, ScheduleConfig
+from hybridrl.task import Task
+from hybridrl.training.phases import Learner, Phase
 
 
 def preset(task: Task, scale: str) -> Preset:

@@ -1,0 +1,181 @@
+"""What `python -m experiments.run --help` says."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from envs import make_task, task_names
+from experiments.overrides import DEFAULTS, parse
+from experiments.settings import ALGORITHMS
+from hybridrl.task import Task
+
+_USAGE = """\
+Train an agent offline, online, or first one and then the other, on one task.
+
+usage: python -m experiments.run [algo=NAME] [task=NAME] [scale=cpu|paper] [seed=N] [key=value ...]
+       python -m experiments.run -m key=value,value,... [hydra/launcher=joblib]     (a sweep)
+
+A run writes its settings, provenance, metrics (JSON lines and TensorBoard), checkpoints, result and learning curve to
+  runs/<task>/<algo>/<hash of the settings>/seed_<n>/
+The same command resumes a run that was interrupted, and shows the results of one that is finished.
+
+options
+  -m, --multirun   run every combination of the values given as lists: seed=0,1,2 or seed='range(0,5)'
+  --dry-run        check everything, show all settings and the run folder, and write nothing
+  -h, --help       this text, with the defaults of the algo, task and scale given beside it
+"""
+
+_EXAMPLES = """\
+examples
+  python -m experiments.run                                        # WSRL on the embedded maze data; minutes on 2 cores
+  python -m experiments.run algo=rlpd task=probe/reach-v0 seed=3
+  python -m experiments.run agent.discount=0.995 schedule.warmup_steps=0          # change settings
+  python -m experiments.run algo=wsrl scale=paper                  # published budgets and widths; wants a GPU or a day
+  python -m experiments.run -m algo=wsrl,rlpd seed=0,1,2,3 hydra/launcher=joblib  # a sweep on all cores
+  python -m experiments.run algo=rlpd --help                       # the settings of RLPD
+  To resume, give the command again: by run or by sweep, only what is missing is done.
+
+environment
+  HYBRIDRL_DATA       folder of all datasets (default ~/.cache/hybridrl)
+  HYBRIDRL_OFFLINE=1  never download
+
+exit codes
+  0   finished (also: was finished already)
+  1   internal error or diverged training; of a sweep: some run failed
+  2   a setting or name is wrong, an extra is missing, or another process uses the run folder
+  3   data cannot be had or are damaged
+  75  stopped by a signal; the same command resumes
+"""
+
+
+def help_text(typed: Sequence[str] = ()) -> str:
+    """The whole text; `typed` overrides choose whose defaults it shows.
+
+    Raises:
+        ConfigError: an algorithm, task or scale in `typed` does not exist.
+    """
+    chosen = dict(DEFAULTS)
+    for job in parse(typed, sweep=True)[:1]:
+        chosen |= {override.key: override.text for override in job if override.key in DEFAULTS}
+    parts = [_USAGE, _algorithms(), _tasks(), _scales(), _general(), _settings(chosen), _EXAMPLES]
+    return "\n".join(parts)
+
+
+def describe(config: Any) -> str:
+    """All settings of one run, for `--dry-run`."""
+    settings = json.dumps(config.resolved() | {"seed": config.seed, "root": config.root}, indent=2)
+    phases = ", ".join(f"{phase.name} ({phase.length:,})" for phase in config.phases())
+    return f"{settings}\nphases: {phases}\nfolder: {config.folder()}"
+
+
+def _algorithms() -> str:
+    lines = [f"  algo={name:<9} {text}" for name, text in ALGORITHMS.items()]
+    return "\n".join([f"algorithms (default {DEFAULTS['algo']})", *lines, ""])
+
+
+def _tasks() -> str:
+    """Tasks, those that differ in a final number only in one line."""
+    lines, described = [], set()
+    for name in task_names():
+        stem = name.rpartition("-task")[0] if "-task" in name else ""
+        if stem:
+            if stem in described:
+                continue
+            described.add(stem)
+            lines.append(f"  task={stem}-task1-v0 ... -task5-v0".ljust(66) + "the same maze, its five goals")
+            continue
+        lines.append(f"  task={name}".ljust(66) + _task_text(make_task(name)))
+    return "\n".join([f"tasks (default {DEFAULTS['task']})", *lines, ""])
+
+
+def _task_text(task: Task) -> str:
+    data = "no dataset, for algo=sac"
+    if task.dataset is not None:
+        ways = [
+            *(["download"] if task.dataset.urls or not task.dataset.id.startswith("local/") else []),
+            *(["generated here"] if task.dataset.generate is not None else []),
+        ]
+        data = f"{task.dataset.rows:,} rows ({' or '.join(ways)})"
+    return f"{task.family}; {data}"
+
+
+def _scales() -> str:
+    return (
+        "scales (default cpu)\n"
+        "  scale=paper     published budgets and network widths\n"
+        "  scale=cpu       the same algorithm with smaller budgets and widths; a run's header lists what shrank\n"
+    )
+
+
+def _general() -> str:
+    return "general settings\n  seed=0          of everything random\n  root=runs       the folder of all run folders\n"
+
+
+def _settings(chosen: dict[str, str]) -> str:
+    from experiments import presets
+
+    preset = presets.module(chosen["algo"]).preset(make_task(chosen["task"]), chosen["scale"])
+    title = f"settings and their defaults for algo={chosen['algo']} task={chosen['task']} scale={chosen['scale']}"
+    lines = [title, f"  (agent.* may leave out the part between: agent.discount for {_example(preset.agent)})"]
+    for group in ("agent", "schedule", "loop"):
+        lines += _documented(group, getattr(preset, group))
+    return "\n".join([*lines, ""])
+
+
+def _documented(prefix: str, config: Any) -> list[str]:
+    """`name=value` of every setting, with what the source says of it."""
+    comments = _comments(type(config))
+    lines = []
+    for field in dataclasses.fields(config):
+        name, value = f"{prefix}.{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            lines += _documented(name, value)
+            continue
+        line = f"  {name}={_value(value)}"
+        comment = comments.get(field.name, "")
+        lines.append(f"{line:<46} {comment}".rstrip())
+    return lines
+
+
+def _comments(cls: type) -> dict[str, str]:
+    """What is said of each field: the comment beside it, or its first sentence in the docstring's "Attributes"."""
+    found = {}
+    for line in inspect.getsource(cls).splitlines():
+        if match := re.match(r"    (\w+): .*?  # (.*)", line):
+            found[match[1]] = match[2]
+    docstring = " ".join((cls.__doc__ or "").partition("Attributes:")[2].split())
+    names = "|".join(field.name for field in dataclasses.fields(cls))
+    entry = rf"(?:^|\. )((?:(?:{names})(?:, )?)+): "
+    pieces = re.split(entry, docstring)[1:]
+    for given, text in zip(pieces[::2], pieces[1::2], strict=True):
+        sentence = re.split(r"[.;] ", text)[0].rstrip(".")
+        found |= {name: sentence for name in given.split(", ")}
+    return found
+
+
+def _example(agent: Any) -> str:
+    return next(f"agent.{name}" for name, _ in _flat(agent) if name.rpartition(".")[2] == "discount")
+
+
+def _flat(config: Any) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found += [(f"{field.name}.{name}", inner) for name, inner in _flat(value)]
+        else:
+            found.append((field.name, value))
+    return found
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, tuple):
+        return "[" + ",".join(_value(entry) for entry in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
