@@ -95,7 +95,7 @@ class SACAgent(struct.PyTreeNode):
             action_dim=actions.shape[-1],
             layer_norm=config.actor_layer_norm,
             std_kind=config.std_kind,
-            std_bounds=tuple(config.std_bounds),
+            std_bounds=config.std_bounds,
             initializer=config.initializer,
             last_gain=config.last_hidden_gain,
         )
@@ -188,7 +188,8 @@ class SACAgent(struct.PyTreeNode):
     ) -> jax.Array:
         """Values `(len(indices), *batch)` by the members at `indices` only."""
         module = self.critic.module.clone(num_critics=len(indices))
-        return module.apply(select_critics(params, indices), observations, actions)
+        values: Any = module.apply(select_critics(params, indices), observations, actions)
+        return values
 
     def improve_policy(self, batch: Transitions, key: jax.Array, critic: Model) -> tuple[Self, Metrics]:
         """One actor step up the values of `critic` and one temperature step towards the target entropy."""

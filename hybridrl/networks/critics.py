@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from hybridrl.networks.mlp import MLP, kernel_init
 
-_MEMBERS = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "out_axes": 0}
+_MEMBERS: dict[str, Any] = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "out_axes": 0}
 
 
 class CriticEnsemble(nn.Module):

@@ -81,7 +81,7 @@ def evaluate(
             actions = np.asarray(actions)
             step += 1
             for index in np.flatnonzero(running):
-                observation, _, terminated, truncated, info = envs[index].step(actions[index])
+                observation, _, terminated, truncated, info = envs[int(index)].step(actions[index])
                 observations[index] = observation
                 episode = first + index
                 returns[episode] += info["raw_reward"]

@@ -145,6 +145,12 @@ class Loop:
         if dataset is not None:
             self._check_shapes(dataset.example)
         check_phases(phases, self._example)
+        appended = dataset if any(phase.start_buffer == "offline" for phase in phases) else None
+        if appended is not None and settings.replay_capacity < appended.num_rows:
+            raise ConfigError(
+                f"replay_capacity={settings.replay_capacity} is less than the dataset's {appended.num_rows} rows, "
+                "which are to go into the replay buffer; raise it"
+            )
         self._offline = None if dataset is None else UniformSampler(dataset.transitions)
         self._offline_probe = self._draw_probe(dataset)
         self.checkpoints = Checkpoints(folder / "checkpoints")

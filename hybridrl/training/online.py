@@ -109,14 +109,15 @@ def transition_row(
     next_observation: np.ndarray,
 ) -> Transitions:
     """One environment step as a batch of one row; its return-to-go is not known yet."""
-    return Transitions(
-        observations=np.asarray(observation, np.float32)[None],
-        actions=np.asarray(action, np.float32)[None],
-        rewards=np.asarray([reward], np.float32),
-        masks=np.asarray([0.0 if terminated else 1.0], np.float32),
-        next_observations=np.asarray(next_observation, np.float32)[None],
-        mc_returns=np.full(1, np.nan, np.float32),
-    )
+    fields: dict[str, Any] = {  # NumPy until the compiled call that stores them
+        "observations": np.asarray(observation, np.float32)[None],
+        "actions": np.asarray(action, np.float32)[None],
+        "rewards": np.asarray([reward], np.float32),
+        "masks": np.asarray([0.0 if terminated else 1.0], np.float32),
+        "next_observations": np.asarray(next_observation, np.float32)[None],
+        "mc_returns": np.full(1, np.nan, np.float32),
+    }
+    return Transitions(**fields)
 
 
 def example_transition(obs_dim: int, action_dim: int) -> Transitions:
