@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-
 from experiments.results import Run
 from hybridrl.disk import write_bytes
+from hybridrl.errors import MissingExtraError
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+except ImportError as error:
+    raise MissingExtraError("figures need the extra 'figures': pip install 'hybridrl[figures]'") from error
 
 BLUE, ORANGE, GREEN, GREY = "#1f6fb4", "#d9731a", "#2d8a57", "#5b6470"
 SHADES = {"offline": "#eef2f8", "warmup": "#fbe7c8", "online": "#ffffff"}
@@ -82,7 +86,7 @@ def learning_curve(run: Run) -> Figure:
         axis.set_xlabel("offline updates" if side == "offline" else "environment steps")
         beside = side == "offline" and len(sides) > 1  # its last label would meet the other side's first
         axis.xaxis.set_major_locator(MaxNLocator(4 if beside else 7, integer=True, prune="upper" if beside else None))
-        axis.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axis.xaxis.set_major_formatter(FuncFormatter(thousands))
     _title(figure, run)
     return figure
 
@@ -99,10 +103,10 @@ def _scale(axis: Axes, label: str, log: bool) -> None:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=5))
         axis.yaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_formatter(FuncFormatter(_thousands))
+        axis.yaxis.set_major_formatter(FuncFormatter(thousands))
     else:
         axis.yaxis.set_major_locator(MaxNLocator(4 if label.startswith("Q") else 6))
-        axis.yaxis.set_major_formatter(FuncFormatter(_thousands))
+        axis.yaxis.set_major_formatter(FuncFormatter(thousands))
 
 
 def _rows(run: Run) -> list[tuple[str, _Series, bool]]:
@@ -201,7 +205,8 @@ def _title(figure: Figure, run: Run) -> None:
     figure.suptitle(title, x=0.08, y=0.99, ha="left", va="top", fontsize=10, linespacing=1.5, color="#30363d")
 
 
-def _thousands(value: float, _: int) -> str:
+def thousands(value: float, _: int) -> str:
+    """A tick label: `2.5k`, `1M`."""
     if abs(value) >= 1_000_000:
         return f"{value / 1e6:g}M"
     return f"{value / 1e3:g}k" if abs(value) >= 1_000 else f"{value:g}"

@@ -17,7 +17,7 @@ from experiments import results
 from experiments.config import RunConfig
 from experiments.console import RunConsole
 from hybridrl import datasets, disk
-from hybridrl.errors import HybridRLError
+from hybridrl.errors import HybridRLError, MissingExtraError
 from hybridrl.training.loop import Loop, Stopped
 
 OK, INTERNAL, USER, DATA, PREEMPTED = 0, 1, 2, 3, 75
@@ -137,8 +137,8 @@ def _draw_curve(folder: Path) -> str:
     """Draw the learning curve; a run without matplotlib is no less finished."""
     try:
         from experiments.curve import draw
-    except ImportError:
-        return f"no {results.CURVE}: matplotlib is not installed; pip install 'hybridrl[figures]'"
+    except MissingExtraError as error:
+        return f"no {results.CURVE}: {error}"
     path = draw(results.load(folder), folder / results.CURVE)
     return f"drew {path}"
 
