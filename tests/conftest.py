@@ -1,7 +1,35 @@
-"""Strict settings: arrays of different ranks do not broadcast in silence."""
+"""Strict settings for every test: no network, JAX on the CPU, warnings and silent broadcasts are errors."""
+
+import os
+import shutil
+import tempfile
+
+# Before anything imports JAX; processes that tests start inherit it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["HYBRIDRL_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("MINARI_DATASETS_PATH", None)
 
 import jax
 import pytest
+
+_WARNINGS = (
+    "error",
+    "ignore::ResourceWarning",  # tests leave loops and loggers to the garbage collector
+    # Raised inside packages this library does not control; none of them is about how it uses them.
+    "ignore::DeprecationWarning:(gymnasium_robotics|glfw|dm_control|tensorboardX|google|joblib|hydra|omegaconf|antlr4).*",
+    "ignore:.*Overriding environment.*:UserWarning",
+    "ignore:.*is not async.*:UserWarning",
+)
+
+
+def pytest_configure(config):
+    for entry in _WARNINGS:
+        config.addinivalue_line("filterwarnings", entry)
+    if not os.environ.get("HYBRIDRL_DATA"):
+        folder = tempfile.mkdtemp(prefix="hybridrl-test-data-")
+        os.environ["HYBRIDRL_DATA"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(autouse=True, scope="session")
