@@ -45,7 +45,9 @@ def compare_with_numpy(agent, update, rows, bounds):
     return metrics
 
 
-@pytest.mark.parametrize("kind", PENALTIES)
+@pytest.mark.parametrize(
+    "kind", ["fixed", pytest.param("lagrange", marks=pytest.mark.slow), "lagrange_exp", "mean-exp"]
+)
 def test_update_agrees_with_numpy(kind):
     metrics = compare_with_numpy(new_agent(PENALTIES[kind]), CQLAgent.update, batch(), None)
     assert "critic/bounded_share" not in metrics
@@ -121,7 +123,7 @@ def test_multiplier_rises_above_the_target_gap_and_stays_positive_below_it(targe
     assert agent.penalty_multiplier(agent.multiplier.params) == pytest.approx(1.0)
     values = [1.0]
     for _ in range(10):
-        agent, metrics = agent.update(batch())
+        agent, _ = agent.update(batch())
         values.append(float(agent.penalty_multiplier(agent.multiplier.params)))
     assert (np.sign(np.diff(values)) == direction).all()
     assert values[-1] > 0

@@ -1,0 +1,187 @@
+"""What every agent must do, whatever it is."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import TINY, assert_identical, batch, same_values
+
+from algorithms import AGENTS, CalQLConfig, CQLConfig, PenaltyConfig, RLPDConfig, SACConfig, WSRLConfig
+from algorithms.rlpd import RLPD_SAC
+from hybridrl.checkpoint import Checkpoints
+from hybridrl.types import Transitions
+
+JOINT = dataclasses.replace(TINY, critic_updates=1, num_backup_actions=2)
+PENALTY = PenaltyConfig(num_actions=2)
+CONFIGS = {
+    "sac": TINY,
+    "cql": CQLConfig(JOINT, PENALTY),
+    "calql": CalQLConfig(JOINT, dataclasses.replace(PENALTY, multiplier="lagrange")),
+    "rlpd": RLPDConfig(
+        dataclasses.replace(RLPD_SAC, actor_hidden_dims=(4,), critic_hidden_dims=(4,), num_critics=3, critic_updates=2)
+    ),
+    "wsrl": WSRLConfig(TINY),
+}
+
+
+def create(name, seed):
+    return AGENTS[name].create(jax.random.key(seed), batch(), CONFIGS[name])
+
+
+def trained(name, seed, updates=2):
+    agent = create(name, seed)
+    for number in range(updates):
+        agent, _ = agent.update(batch(8, number))
+    return agent
+
+
+def sac_of(agent):
+    while not hasattr(agent, "actor"):
+        agent = agent.cql if hasattr(agent, "cql") else agent.sac
+    return agent
+
+
+def test_every_agent_is_tested_here():
+    assert set(CONFIGS) == set(AGENTS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_agent(name, tmp_path):
+    """Everything that one compiled update can show."""
+    # Same key, same result; another key, another one; the old agent is left as it was.
+    start = create(name, 0)
+    once = trained(name, 0)
+    assert_identical(once, trained(name, 0))
+    assert not same_values(sac_of(once).actor.params, sac_of(trained(name, 1)).actor.params)
+    assert_identical(start, create(name, 0))
+    reached, metrics = once.update(batch())
+    assert all(value.shape == () and np.isfinite(value) for value in metrics.values())
+    assert all("/" in metric for metric in metrics)
+
+    # Restoring continues exactly.
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, once, {})
+    restored = checkpoints.restore(1, start)
+    assert_identical(restored.update(batch())[0], reached)
+
+    # Three seeds share one compilation (tracing is enough to see it).
+    step = jax.jit(chex.assert_max_traces(type(start).update.__wrapped__, n=1))
+    for seed in range(3):
+        step.trace(create(name, seed), batch())
+
+    # Parts can be taken out and put back.
+    assert_identical(start.with_parts(once.parts()), once)
+    found = once.diagnose(batch(), jax.random.key(0))
+    assert set(found) == {"q", "td_error"}
+
+
+def slow_but(*fast):
+    """All agents; those that wrap a fast one's code are marked slow."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+
+
+@pytest.mark.parametrize("name", slow_but("sac", "calql"))
+def test_vmapped_seeds_equal_lone_seeds(name):
+    keys = jax.random.split(jax.random.key(7), 3)
+    kind, config, rows = AGENTS[name], CONFIGS[name], batch()
+    stacked = jax.jit(jax.vmap(lambda key: kind.create(key, rows, config).update(rows)[0]))(keys)
+    for index, key in enumerate(keys):
+        alone, _ = kind.create(key, rows, config).update(rows)
+        together = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
+        for role in ("actor", "critic"):
+            pairs = zip(
+                jax.tree.leaves(getattr(sac_of(alone), role).params),
+                jax.tree.leaves(getattr(sac_of(together), role).params),
+                strict=True,
+            )
+            for a, b in pairs:
+                np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_deterministic_policy_is_the_mode(name):
+    agent, observations = create(name, 0), batch().observations
+    mode = agent.policy(deterministic=True)
+    sampled = agent.policy(deterministic=False)
+    first, carry = mode.act(mode.begin(None), observations, jax.random.key(0))
+    np.testing.assert_allclose(first, np.tanh(sac_of(agent).actor(observations).mean), rtol=1e-6)
+    assert carry == ()
+    actions = [sampled.act((), observations, jax.random.key(seed))[0] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(actions[0], actions[1])
+    assert not np.array_equal(actions[0], actions[2])
+    assert float(jnp.abs(actions[0]).max()) <= 1.0
+
+
+def learns(config):
+    """Settings under which a small agent solves a probe in a thousand updates."""
+    return dataclasses.replace(
+        config,
+        actor_hidden_dims=(16,),
+        critic_hidden_dims=(16, 16),
+        num_critics=2,
+        num_target_critics=2,
+        subset_with_replacement=False,
+        actor_learning_rate=3e-3,
+        critic_learning_rate=3e-3,
+        temperature_learning_rate=3e-3,
+        target_update_rate=0.05,
+        discount=0.9,
+        initializer="xavier_uniform",
+        initial_temperature=0.05,
+        target_entropy_per_dim=-1.0,
+    )
+
+
+WEAK = PenaltyConfig(num_actions=2, weight=0.02)
+BACKUP = dataclasses.replace(learns(CQLConfig().sac), num_backup_actions=2)
+UPDATES = 700
+LEARNERS = {
+    "sac": learns(SACConfig(critic_updates=1)),
+    "cql": CQLConfig(BACKUP, WEAK),
+    "calql": CalQLConfig(BACKUP, WEAK),
+    "rlpd": RLPDConfig(dataclasses.replace(learns(RLPD_SAC), critic_updates=2)),
+    "wsrl": WSRLConfig(learns(SACConfig(critic_updates=2))),
+}
+
+
+def transitions(probe, rows=256):
+    """Uniform actions in every state of the bandit or the chain."""
+    actions = np.random.default_rng(0).uniform(-1, 1, (rows, 1))
+    if probe == "bandit":  # one state, then the end; reward 1 - (a - 0.5)^2
+        states, ends = np.zeros((rows, 1)), np.ones(rows, bool)
+        rewards, following = 1 - (actions[:, 0] - 0.5) ** 2, np.zeros((rows, 1))
+    else:  # -1 -> +1 -> end, with reward 1 on the last step
+        states = np.where(np.arange(rows) % 2, 1.0, -1.0)[:, None]
+        ends = states[:, 0] > 0
+        rewards, following = ends * 1.0, np.ones((rows, 1))
+    returns = rewards if probe == "bandit" else np.where(ends, 1.0, 0.9)
+    columns = (states, actions, rewards, 1.0 - ends, following, returns)
+    return Transitions(*[jnp.asarray(column, jnp.float32) for column in columns])
+
+
+@pytest.mark.parametrize("name", slow_but("sac", "calql"))
+def test_agent_solves_the_probes(name):
+    """The bandit's best action is 0.5; the chain's values are 0.9 and 1 at discount 0.9."""
+
+    @jax.jit
+    def train(agent, data):
+        def step(agent, key):
+            rows = jax.random.randint(key, (32,), 0, len(data.rewards))
+            return agent.update(jax.tree.map(lambda field: field[rows], data))[0], None
+
+        return jax.lax.scan(step, agent, jax.random.split(jax.random.key(1), UPDATES))[0]
+
+    found = {}
+    for probe in ("bandit", "chain"):
+        data = transitions(probe)
+        found[probe] = sac_of(train(AGENTS[name].create(jax.random.key(0), data, LEARNERS[name]), data))
+    action = found["bandit"].policy(deterministic=True).act((), jnp.zeros((1, 1)), jax.random.key(0))[0]
+    np.testing.assert_allclose(action, [[0.5]], atol=0.12)
+    # RLPD's targets hold the entropy bonus, of which the last step's reward has none and the first one little.
+    states = jnp.repeat(jnp.array([[-1.0], [1.0]]), 5, axis=0)
+    actions = jnp.tile(jnp.linspace(-0.9, 0.9, 5), 2)[:, None]
+    q = np.asarray(found["chain"].critic(states, actions)).reshape(2, 2, 5).mean(axis=(0, 2))
+    np.testing.assert_allclose(q, [0.9, 1.0], atol=0.08)
