@@ -1,0 +1,123 @@
+"""Names and values that do not exist get a suggestion and exit code 2; no traceback, and nothing is written."""
+
+import re
+
+import pytest
+
+from experiments.overrides import parse
+from experiments.run import main
+from experiments.settings import ALGORITHMS
+from hybridrl.errors import ConfigError
+
+WRONG = {
+    "an algorithm": (["algo=wsrk"], "no algorithm 'wsrk'; did you mean 'wsrl'?"),
+    "a task": (["task=pointmaze-umaze-v3"], "did you mean 'pointmaze-umaze-v2'?"),
+    "a scale": (["scale=papre"], "did you mean 'paper'?"),
+    "a plain key": (["sede=1"], "no setting 'sede'; did you mean 'seed'?"),
+    "a group": (["agnet.discount=0.9"], "did you mean 'agent.discount'?"),
+    "a key of the agent": (
+        ["agent.discout=0.9"],
+        "no setting 'agent.discout' in WSRLConfig; did you mean 'agent.discount'?",
+    ),
+    "a nested key": (["agent.sac.discuont=0.9"], "did you mean 'agent.discount'?"),
+    "another agent's key": (["algo=sac", "agent.weihgt=1"], "no setting 'agent.weihgt' in SACConfig"),
+    "a key of the schedule": (["schedule.warmup_step=1"], "did you mean 'schedule.warmup_steps'?"),
+    "a key of the loop": (["loop.log_evry=1"], "did you mean 'loop.log_every'?"),
+    "a forgotten group": (["warmup_steps=1"], "did you mean 'schedule.warmup_steps'?"),
+    "a forgotten key": (["wsrl"], "did you mean 'algo=wsrl'?"),
+    "an ambiguous key": (["agent.num_critics=3"], "write the one you mean in full"),
+    "a float for an int": (["schedule.online_steps=1.5"], "schedule.online_steps"),
+    "a word for a float": (["agent.discount=high"], "agent.sac.discount: Value 'high'"),
+    "a word for an int": (["seed=one"], "seed: Value 'one'"),
+    "a number for a list": (["agent.actor_hidden_dims=64"], "agent.sac.actor_hidden_dims"),
+    "a negative seed": (["seed=-1"], "expected 0 or more"),
+    "a choice": (["schedule.retention=som"], "expected one of none, mixed, append"),
+    "a choice of the agent's": (["agent.actor_q=max"], "expected one of min, mean"),
+    "a warm-up too long": (["schedule.warmup_steps=9000"], "which includes it"),
+    "spacings that do not fit": (["loop.checkpoint_every=300"], "is no multiple of log_every"),
+    "a list without -m": (["seed=0,1"], "add -m"),
+    "a key twice": (["seed=0", "seed=1"], "given 2 times"),
+    "an added key": (["+x=1"], "changed, not added"),
+    "a group as a whole": (["agent.sac=1"], "group of settings"),
+    "an option": (["--sed"], "no option '--sed'"),
+    "a setting of Hydra's": (["hydra.run.dir=x"], "not to be set"),
+    "a launcher": (["-m", "hydra/launcher=jolib"], "did you mean 'joblib'?"),
+    "a task without data": (["task=probe/bandit-v0"], "choose another task, or algo=sac"),
+    "RLPD with an offline phase": (["algo=rlpd", "schedule.offline_updates=5"], "RLPD has no offline phase"),
+    "Cal-QL without returns": (["algo=calql", "schedule.insert=step"], "finished episodes"),
+    "one bad job of a sweep": (["-m", "algo=wsrl,rlpd", "agent.penalty.weight=1"], "RLPDConfig"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_mistakes_are_told(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert "Traceback" not in err
+    assert err.startswith("error: ")
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_typo_in_a_process_of_its_own(cli, tmp_path):
+    done = cli(tmp_path, "agent.expectle=0.9")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "no setting 'agent.expectle' in WSRLConfig" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_in_a_process_of_its_own(cli, tmp_path):
+    done = cli(tmp_path, "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for name in ALGORITHMS:
+        assert f"algo={name}" in done.stdout
+    for expected in (
+        "task=pointmaze-umaze-v2",
+        "scale=paper",
+        "schedule.warmup_steps=1000",
+        "agent.sac.discount=0.99",
+        "hydra/launcher=joblib",
+        "resume",
+        "exit codes",
+        "  75  ",
+        "fraction of the critic its target takes over",
+    ):
+        assert expected in done.stdout, expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_the_chosen_algorithms_settings(capsys):
+    assert main(["-h", "algo=rlpd", "scale=paper"]) == 0
+    out = capsys.readouterr().out
+    assert "agent.sac.critic_updates=20" in out
+    assert "schedule.online_steps=300000" in out
+
+
+def test_a_dry_run_writes_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dry-run", "agent.discount=0.995"]) == 0
+    out = capsys.readouterr().out
+    assert '"discount": 0.995' in out
+    assert re.search(r"folder: runs/pointmaze-umaze-v2/wsrl/[0-9a-f]{10}/seed_0", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeps_are_the_product_of_their_lists():
+    jobs = parse(["algo=wsrl,sac", "seed=range(0,3)"], sweep=True)
+    assert [[str(override) for override in job] for job in jobs] == [
+        [f"algo={algo}", f"seed={seed}"] for algo in ("wsrl", "sac") for seed in range(3)
+    ]
+
+
+def test_a_list_that_is_one_value_is_no_sweep():
+    assert len(parse(["agent.sac.actor_hidden_dims=[64,64]"], sweep=True)) == 1
+
+
+def test_values_keep_their_spelling():
+    with pytest.raises(ConfigError, match="no task"):
+        parse(["task='a,b'"], sweep=True)
