@@ -23,7 +23,10 @@ RLPD_STYLE = dataclasses.replace(
     temperature_states="current",
     target_entropy_per_dim=-0.5,
 )
-MANY_ACTIONS = dataclasses.replace(TINY, critic_updates=1, std_kind="free", num_backup_actions=4, num_target_critics=3)
+# With one critic step the update is joint, so that there is nothing to tick.
+MANY_ACTIONS = dataclasses.replace(
+    TINY, critic_updates=1, std_kind="free", num_backup_actions=4, num_target_critics=3, zero_grad_ticks=True
+)
 
 
 def new_agent(config=TINY, seed=0):
@@ -47,27 +50,13 @@ def counts(agent):
     return [int(model.opt_state[0].count) for model in (agent.actor, agent.critic, agent.temperature)]
 
 
-@pytest.mark.parametrize(("ticks", "per_update"), [(False, [1, 4, 1]), (True, [5, 5, 5])])
-def test_optimiser_steps_per_update(ticks, per_update):
-    """4 critic steps, 1 of actor and temperature; in the compatibility mode everything is stepped 5 times."""
-    agent = new_agent(dataclasses.replace(TINY, critic_updates=4, critic_learning_rate=0.0, zero_grad_ticks=ticks))
-    for done in (1, 2, 3):
-        agent, _ = agent.update(batch())
-        assert counts(agent) == [done * number for number in per_update]
-
-
-def test_one_joint_update_has_no_extra_ticks():
-    agent = new_agent(dataclasses.replace(TINY, critic_updates=1, zero_grad_ticks=True))
-    after, _ = agent.update(batch())
-    assert counts(after) == [1, 1, 1]
-
-
 def test_targets_move_once_per_critic_step():
-    """With a critic that stands still, U updates leave (1 - rate)^(4U) of the distance."""
+    """U updates make U actor, 4U critic and U temperature steps; a still critic is (1 - rate)^(4U) as far as before."""
     agent = scrambled(new_agent(dataclasses.replace(TINY, critic_updates=4, critic_learning_rate=0.0)))
     distance = jax.tree.map(jnp.subtract, agent.target_critic_params, agent.critic.params)
-    for _ in range(2):
+    for done in (1, 2):
         agent, _ = agent.update(batch())
+        assert counts(agent) == [done, 4 * done, done]
     left = jax.tree.map(jnp.subtract, agent.target_critic_params, agent.critic.params)
     for before, after in zip(jax.tree.leaves(distance), jax.tree.leaves(left), strict=True):
         np.testing.assert_allclose(after, 0.9**8 * before, rtol=1e-3, atol=1e-6)
@@ -117,6 +106,7 @@ def test_displacement_under_constant_gradients(ticks, per_step):
 
     start = run(agent)  # the moments have settled
     end = run(start)
+    assert counts(end) == ([5 * 800] * 3 if ticks else [800, 4 * 800, 800])
     for role, before in positions(start).items():
         moved = np.abs(np.asarray(positions(end)[role], np.float64) - np.asarray(before, np.float64)) / (400 * 1e-7)
         np.testing.assert_allclose(moved, np.full_like(moved, per_step[role]), rtol=0.01, err_msg=role)

@@ -34,7 +34,7 @@ def run(*cuts, seed=0):
 
 def test_cutting_a_phase_differently_changes_nothing():
     whole, mean = run(12)
-    for cuts in ((6, 6), (1, 11), (5, 4, 3)):
+    for cuts in ((6, 6), (6, 1, 5)):
         state, average = run(*cuts)
         assert state == whole
         np.testing.assert_allclose(average, mean, rtol=1e-6)
