@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -38,13 +39,12 @@ def run_shards(
     processes = min(processes, len(shards))
     done = 0
     with _progress(title, progress) as report:
-        # Spawned workers run the caller's main module again, which an interpreter reading from a pipe does not have.
-        main = getattr(sys.modules.get("__main__"), "__file__", None)
-        if processes > 1 and (main is None or os.path.exists(main)):
+        if processes > 1:
             context = multiprocessing.get_context("spawn")  # forking a process that runs JAX's threads may hang
             with ProcessPoolExecutor(processes, mp_context=context) as pool:
                 try:
-                    futures = [pool.submit(function, *shard) for shard in shards]
+                    with _main_module_hidden():  # workers are started while the work is handed in
+                        futures = [pool.submit(function, *shard) for shard in shards]
                     while futures:
                         yield futures.pop(0).result()
                         done += 1
@@ -58,6 +58,21 @@ def run_shards(
             yield function(*shard)
             done += 1
             report(done, len(shards))
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keep spawned workers from running the caller's script again, which needs nothing of it.
+
+    Without this a script that loads a dataset outside an `if __name__ == "__main__"` block would start itself anew in
+    every worker.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

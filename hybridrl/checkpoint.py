@@ -62,7 +62,9 @@ class Checkpoints:
         disk.verify_folder(path)
         stored, expected = disk.read_json(path / _TREE), _describe(template)
         if stored != expected:
-            differing = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
+            differing = sorted(
+                name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name)
+            )
             name = differing[0]
             raise ConfigError(
                 f"checkpoint {path} does not fit this run: {name} is {stored.get(name, 'absent')} there and "
@@ -70,9 +72,7 @@ class Checkpoints:
                 "resume with the settings it was made with, or use another run folder"
             )
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template
-        )
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template)
         checkpointer = ocp.StandardCheckpointer()
         state = checkpointer.restore((path / _STATE).absolute(), abstract)
         checkpointer.close()

@@ -33,7 +33,9 @@ class RunLogger:
         self._files = {name: open(path, "a", encoding="utf-8") for name, path in self._paths.items()}  # noqa: SIM115
         # The process id keeps two writers that start in the same second apart.
         self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=None if step is None else step + 1, filename_suffix=f".{os.getpid()}"
+            str(folder / "tensorboard"),
+            purge_step=None if step is None else step + 1,
+            filename_suffix=f".{os.getpid()}",
         )
 
     def metrics(self, step: int, phase: str, values: dict[str, float]) -> None:

@@ -82,7 +82,9 @@ class Task:
         if self.score_range is None and self.success_key is None:
             raise ConfigError(f"task {self.name!r} has neither a score_range nor a success_key; give one of them")
         if self.score_range is not None and self.score_range[0] >= self.score_range[1]:
-            raise ConfigError(f"task {self.name!r} has score_range {self.score_range}; expected (low, high), low < high")
+            raise ConfigError(
+                f"task {self.name!r} has score_range {self.score_range}; expected (low, high), low < high"
+            )
 
     def transform(
         self, actions: Any, rewards: Any, terminations: Any, successes: Any
