@@ -52,6 +52,8 @@ class CommandLine:
             "PYTHONPATH": str(REPOSITORY),
             "COLUMNS": "120",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
+            # Compiling is most of the work of a tiny run; what it computes is not what these tests are about.
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
         }

@@ -100,12 +100,10 @@ def test_the_switch_panel_is_in_the_logs_and_in_the_result(run_folder):
 
 def test_the_same_command_shows_a_finished_run(cli, tiny_run, run_folder):
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
-    started = time.monotonic()
     again = cli(tiny_run[0], *TINY)
     assert again.returncode == 0
     assert "finished" in again.stdout
     assert "just after the switch" in again.stdout
-    assert time.monotonic() - started < 30
     assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
 
 
