@@ -21,8 +21,8 @@ from hybridrl.task import DatasetSpec, Task
 
 POLICIES = Path(__file__).parent / "policies"
 OGBENCH_URL = "https://rail.eecs.berkeley.edu/datasets/ogbench"
-# The convention of AntMaze in Cal-QL and WSRL: -5 a step and +5 at the goal.
-SPARSE = {"reward_scale": 10.0, "failure_reward": -5.0, "terminate_on_success": True, "success_key": "success"}
+# OGBench's convention, for all point mazes: -1 a step and 0 at the goal, where the episode ends.
+SPARSE = {"failure_reward": -1.0, "terminate_on_success": True, "success_key": "success"}
 # Goal cells (row, column) of tasks 1 to 5 (Park et al. 2024); task 1 is the default.
 OGBENCH_GOALS = {
     "medium": ((6, 6), (1, 6), (4, 2), (6, 1), (1, 1)),
@@ -68,7 +68,7 @@ def _pointmaze_umaze() -> Task:
         env_kwargs=(("continuing_task", False), ("maze_map", maze)),
         horizon=300,
         observation_keys=("observation", "desired_goal"),
-        reward_shift=-5.0,
+        reward_shift=-1.0,  # the environment gives 0, and 1 at the goal
         dataset=DatasetSpec(
             id="D4RL/pointmaze/umaze-v2", format="minari", generate=generate_pointmaze_umaze, rows=1_000_000
         ),
@@ -87,7 +87,6 @@ def _ogbench_pointmaze(maze: str, kind: str, number: int | None) -> Task:
         family="pointmaze",
         env_id=f"pointmaze-{maze}-singletask{suffix}-v0",
         horizon=1000,
-        reward_shift=5.0,  # the benchmark's rewards are -1 and, at the goal, 0
         dataset=DatasetSpec(
             id=dataset,
             format="ogbench",

@@ -140,7 +140,7 @@ def measure(task: Task, policy: BehaviorPolicy | None, episodes: int, seed: int,
     """Episodes of `policy` (None acts uniformly at random), by its mode or its samples."""
     if policy is None:
         env = make_env(task, 0)
-        acting: Any = UniformPolicy(action_dim=env.action_space.shape[0])
+        acting: Any = UniformPolicy(action_dim=len(env.action_space.sample()))
         return evaluate(acting, [env], task, episodes, jax.random.key(seed), seed)
     # Simulated with NumPy, as the dataset's generator does.
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)

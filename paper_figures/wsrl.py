@@ -26,10 +26,10 @@ from matplotlib.ticker import FuncFormatter
 
 from experiments.curve import thousands
 from experiments.results import Run, find
+from experiments.statistics import curve_bands, interval, iqm
 from hybridrl import disk
 from hybridrl.errors import ConfigError, HybridRLError
 from paper_figures import style
-from paper_figures.statistics import curve_bands, interval, iqm
 
 STORED = Path("results/claims/wsrl.json")
 

@@ -20,6 +20,8 @@ class CpuScale:
     offline_updates: int = 20_000
     warmup_steps: int = 1_000
     online_steps: int = 20_000
+    offline_batch_size: int = 128
+    rows_per_critic_update: int = 64  # of an online batch that several critic updates share
     hidden_width: int = 64
     hidden_layers: int = 2
     offline_every: int = 5_000
@@ -34,14 +36,14 @@ class CpuScale:
 
 CPU = {
     "pointmaze": CpuScale(
-        offline_updates=4_000,
-        warmup_steps=1_000,
-        online_steps=6_000,
+        offline_updates=8_000,
+        warmup_steps=5_000,
+        online_steps=9_000,
         offline_every=1_000,
-        dense_every=250,
-        dense_until=1_500,
+        dense_every=100,
+        dense_until=500,
         every=500,
-        log_every=250,
+        log_every=100,
         checkpoint_every=1_000,
     ),
     "other": CpuScale(),
@@ -49,7 +51,16 @@ CPU = {
 # The probes are small as they are.
 PROBE_LOOP = LoopConfig(log_every=50, checkpoint_every=200, eval_episodes=10, eval_envs=10, probe_rows=64)
 PROBE_EVALUATIONS: dict[str, Any] = {"offline_every": 200, "dense_every": 50, "dense_until": 200, "every": 200}
-_BUDGETS = ("offline_updates", "warmup_steps", "online_steps", "offline_every", "dense_every", "dense_until", "every")
+_BUDGETS = (
+    "offline_updates",
+    "offline_batch_size",
+    "warmup_steps",
+    "online_steps",
+    "offline_every",
+    "dense_every",
+    "dense_until",
+    "every",
+)
 _LOOP = ("eval_episodes", "log_every", "checkpoint_every", "probe_rows")
 
 
@@ -58,9 +69,12 @@ def shrink(preset: Preset, task: Task) -> Preset:
     if task.family == "probe":
         return preset
     limits = CPU.get(task.family, CPU["other"])
+    critic_updates = getattr(preset.agent, "sac", preset.agent).critic_updates
+    rows = limits.offline_batch_size if critic_updates == 1 else critic_updates * limits.rows_per_critic_update
+    schedule = _lower(preset.schedule, limits, _BUDGETS)
     return Preset(
         agent=_narrow(preset.agent, limits),
-        schedule=_lower(preset.schedule, limits, _BUDGETS),
+        schedule=dataclasses.replace(schedule, online_batch_size=min(schedule.online_batch_size, rows)),
         loop=_lower(preset.loop, limits, _LOOP),
     )
 

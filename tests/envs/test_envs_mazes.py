@@ -106,7 +106,7 @@ def test_minari_reads_the_umaze_dataset(tmp_path, monkeypatch):
     summary = own.summary()
     assert summary["rows"] == 4000
     assert summary["terminated_episodes"] == wins  # a success terminates for the agent
-    np.testing.assert_array_equal(np.unique(own.transitions.rewards), [-5.0, 5.0])
+    np.testing.assert_array_equal(np.unique(own.transitions.rewards), [-1.0, 0.0])
 
 
 def test_umaze_data_do_not_depend_on_the_processes(tmp_path):
@@ -227,5 +227,5 @@ def test_the_controller_solves_the_evaluation_maze():
             steps, ended = steps + 1, terminated or truncated
         assert terminated
         assert info["success"]
-        assert reward == 5.0
+        assert reward == 0.0
         assert steps < 300

@@ -81,7 +81,7 @@ def test_ogbench_rewards_by_hand_and_transform():
     rewards, successes = task.dataset.relabel({"qpos": np.array([[20.0, 20.9], [20.0, 21.1], [0.0, 0.0]])})
     np.testing.assert_array_equal(rewards, [0.0, -1.0, -1.0])
     actions, rewards, terminations = task.transform(np.full((3, 2), 2.0), rewards, np.zeros(3), successes)
-    np.testing.assert_array_equal(rewards, [5.0, -5.0, -5.0])
+    np.testing.assert_array_equal(rewards, [0.0, -1.0, -1.0])
     np.testing.assert_array_equal(terminations, [True, False, False])
     np.testing.assert_array_equal(actions, np.full((3, 2), np.float32(0.99999)))
 

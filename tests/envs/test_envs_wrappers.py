@@ -174,5 +174,5 @@ def test_ogbench_success_is_seen_one_step_after_arriving():
     env.reset()
     inner = env.env.unwrapped
     inner.set_xy(np.add(inner.cur_goal_xy, (1.05, 0.0)))
-    assert env.step(np.array([-1.0, 0.0]))[1:3] == (-5.0, False)  # at the goal now; the reward is of the state before
-    assert env.step(np.zeros(2))[1:3] == (5.0, True)
+    assert env.step(np.array([-1.0, 0.0]))[1:3] == (-1.0, False)  # at the goal now; the reward is of the state before
+    assert env.step(np.zeros(2))[1:3] == (0.0, True)

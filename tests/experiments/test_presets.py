@@ -33,8 +33,9 @@ def test_wsrl_as_published(family):
     assert (sac.critic_hidden_dims, sac.actor_hidden_dims, sac.std_kind) == (critic, actor, std)
     assert (sac.last_hidden_gain, sac.num_backup_actions) == (gain, backup)
     assert (sac.num_critics, sac.num_target_critics, sac.critic_updates) == (10, 2, 4)
-    assert (sac.actor_learning_rate, sac.critic_learning_rate, sac.temperature_learning_rate) == (1e-4, 3e-4, 1e-4)
-    assert (sac.discount, sac.target_update_rate, sac.target_entropy_per_dim) == (0.99, 0.005, -1.0)
+    rates = (sac.actor_learning_rate, sac.temperature_learning_rate, sac.target_update_rate, sac.initial_temperature)
+    assert rates == ((3e-4, 3e-4, 0.02, 0.02) if family == "pointmaze" else (1e-4, 1e-4, 0.005, 1.0))
+    assert (sac.critic_learning_rate, sac.discount, sac.target_entropy_per_dim) == (3e-4, 0.99, -1.0)
     assert sac.actor_layer_norm
     assert sac.critic_layer_norm
     assert not sac.entropy_backup
@@ -101,6 +102,7 @@ def test_scale_cpu_shrinks_budgets_and_widths_only(algo, family):
     changed = {name for name, value in flat(small).items() if value != flat(paper)[name]}
     assert changed <= {
         *(f"schedule.{name}" for name in ("offline_updates", "warmup_steps", "online_steps")),
+        *(f"schedule.{name}" for name in ("offline_batch_size", "online_batch_size")),
         *(f"schedule.{name}" for name in ("offline_every", "dense_every", "dense_until", "every")),
         *(f"loop.{name}" for name in ("log_every", "checkpoint_every", "eval_episodes", "probe_rows")),
         *(f"agent.{part}{net}_hidden_dims" for part in ("", "sac.") for net in ("actor", "critic")),

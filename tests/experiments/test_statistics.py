@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from experiments.statistics import curve_bands, interval, iqm, mean, probability_of_improvement
 from hybridrl.errors import ConfigError
-from paper_figures.statistics import curve_bands, interval, iqm, mean, probability_of_improvement
 
 
 def test_iqm_by_hand():

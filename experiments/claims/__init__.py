@@ -1,0 +1,71 @@
+"""The papers' central claims as executable entries: statement, runs, verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from experiments.statistics import interval, mean
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "inconclusive"
+
+Curves = dict[str, list[dict[str, Any]]]  # variant -> its runs, in the order of the seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One part of a claim: a quantity with its 95% interval, and what that says.
+
+    Attributes:
+        statement: what is claimed.
+        quantity: what was measured, in words and units.
+        value, low, high: its mean over seeds and stratified bootstrap interval.
+        verdict: "holds", "does not hold" or "inconclusive".
+    """
+
+    statement: str
+    quantity: str
+    value: float
+    low: float
+    high: float
+    verdict: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A paper's central claim.
+
+    Attributes:
+        name: what users type.
+        statement: the claim, with its citation.
+        task: on which it is checked.
+        variants: name -> overrides of the command line, for every algorithm and ablation compared.
+        judge: the findings from the variants' runs.
+    """
+
+    name: str
+    statement: str
+    task: str
+    variants: dict[str, tuple[str, ...]]
+    judge: Callable[[Curves], list[Finding]]
+
+
+def greater(statement: str, quantity: str, differences: np.ndarray, margin: float = 0.0) -> Finding:
+    """Whether the mean of `differences` `(seeds,)` exceeds `-margin`.
+
+    It holds if the whole interval lies above, does not if the whole interval lies below, else it is inconclusive.
+    """
+    differences = np.asarray(differences, np.float64)
+    low, high = interval(differences[:, None], mean)
+    verdict = HOLDS if low > -margin else FAILS if high < -margin else OPEN
+    return Finding(statement, quantity, float(differences.mean()), low, high, verdict)
+
+
+def claims() -> dict[str, Claim]:
+    """All claims by name."""
+    from experiments.claims import wsrl
+
+    return {claim.name: claim for claim in (wsrl.CLAIM,)}

@@ -1,0 +1,71 @@
+"""Verdicts worked out by hand from made-up curves."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.claims import claims, greater
+from experiments.claims.__main__ import BEGIN, END, main, readme_table, update_readme
+from experiments.claims.wsrl import final_score, learning_starts, loss_at_switch
+from experiments.config import compose
+
+RUN = {
+    "env_steps": [0, 1000, 1100, 1400, 1500, 2000, 3000],
+    "online_updates": [0, 0, 98, 398, 498, 998, 1998],
+    "scores": [80.0, 80.0, 60.0, 50.0, 70.0, 90.0, 95.0],
+}
+
+
+def test_loss_at_the_switch_by_hand():
+    assert learning_starts(RUN) == 1000
+    assert loss_at_switch(RUN) == pytest.approx(80.0 - 60.0)  # the mean of 60, 50 and 70: steps 1000 to 1500
+    assert final_score(RUN) == pytest.approx((70.0 + 90.0 + 95.0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "verdict"),
+    [
+        ([3.0, 4.0, 5.0, 4.0, 4.0], 0.0, "holds"),
+        ([-3.0, -4.0, -5.0, -4.0, -4.0], 0.0, "does not hold"),
+        ([-3.0, -4.0, -5.0, -4.0, -4.0], 5.0, "holds"),
+        ([-30.0, 30.0, -20.0, 20.0, 1.0], 0.0, "inconclusive"),
+    ],
+)
+def test_verdicts(differences, margin, verdict):
+    finding = greater("a", "b", np.array(differences), margin)
+    assert finding.verdict == verdict
+    assert finding.low <= finding.value <= finding.high
+
+
+@pytest.mark.parametrize("name", ["wsrl"])
+def test_every_variant_is_a_valid_run(name):
+    claim = claims()[name]
+    for overrides in claim.variants.values():
+        compose([*overrides, f"task={claim.task}"]).check()
+
+
+def test_the_claim_fails_when_its_curves_are_exchanged():
+    good = {**RUN, "scores": [80.0, 80.0, 80.0, 80.0, 80.0, 95.0, 95.0]}
+    curves = {"wsrl": [good] * 5, "no_warmup": [RUN] * 5, "calql": [good] * 5, "rlpd": [RUN] * 5}
+    claim = claims()["wsrl"]
+    assert [finding.verdict for finding in claim.judge(curves)] == ["holds"] * 4
+    swapped = curves | {"wsrl": [RUN] * 5, "no_warmup": [good] * 5}
+    assert [finding.verdict for finding in claim.judge(swapped)][:2] == ["does not hold", "does not hold"]
+
+
+def test_unknown_claim_and_too_few_seeds_are_refused(capsys):
+    assert main(["wsrll"]) == 2
+    assert main(["wsrl", "--seeds", "3"]) == 2
+    assert "at least 5" in capsys.readouterr().err
+
+
+def test_the_readme_table_comes_from_the_stored_results(tmp_path):
+    finding = {"statement": "s", "quantity": "q", "value": 1.0, "low": 0.5, "high": 1.5, "verdict": "holds"}
+    stored = {"claim": "wsrl", "task": "t", "scale": "cpu", "seeds": 5, "findings": [finding]}
+    (tmp_path / "wsrl.json").write_text(json.dumps(stored))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    update_readme(readme, tmp_path)
+    assert readme.read_text() == f"before\n{BEGIN}\n{readme_table(tmp_path)}{END}\nafter\n"
+    assert "[0.5, 1.5] | **holds**" in readme.read_text()
