@@ -32,6 +32,7 @@ from hybridrl.training.online import (
 )
 from hybridrl.training.panel import value_diagnostics
 from hybridrl.training.phases import Phase, check_phases
+from hybridrl.training.switch import carry_over
 from hybridrl.types import Agent, Transitions
 
 
@@ -198,8 +199,6 @@ class Loop:
         if self.progress.done > 0:
             return
         if index > 0 and phase.learner != self.phases[index - 1].learner:
-            from hybridrl.training.switch import carry_over
-
             self.agent = carry_over(self.agent, self._new_agent(index))
         if not phase.offline and self._first_interaction(index):
             self.buffer = ReplayBuffer.create(self._example, self._capacity())
@@ -319,10 +318,10 @@ class Loop:
 
     def _evaluate(self, phase: Phase, metrics: dict[str, float]) -> None:
         key = jax.random.fold_in(self._phase_key(), 3)
-        key = jax.random.fold_in(key, self.progress.done)
+        acting_key, panel_key = jax.random.split(jax.random.fold_in(key, self.progress.done))
         seed = self._derived_seed("evaluate", self.progress.phase, self.progress.done)
         policy = self.agent.policy(deterministic=True)
-        episodes = evaluate(policy, self._eval_envs, self.task, self.settings.eval_episodes, key, seed)
+        episodes = evaluate(policy, self._eval_envs, self.task, self.settings.eval_episodes, acting_key, seed)
         record = {
             "step": self.progress.step,
             "phase": phase.name,
@@ -331,7 +330,7 @@ class Loop:
             "updates": self.progress.updates,
             "online_updates": self.progress.online_updates,
             "summary": episodes.summary(),
-            "panel": self._panel(phase, metrics, key),
+            "panel": self._panel(phase, metrics, panel_key),
             "episodes": episodes.records(),
         }
         self.logger.evaluation(record)

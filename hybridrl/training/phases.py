@@ -82,6 +82,11 @@ class Phase:
                 raise ConfigError(
                     f"phase {self.name!r}: {field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}"
                 )
+        if self.updates_per_step < 0 or self.batch_size < 1 or self.min_buffer < 1:
+            raise ConfigError(
+                f"phase {self.name!r}: updates_per_step={self.updates_per_step}, batch_size={self.batch_size}, "
+                f"min_buffer={self.min_buffer}; expected at least 0, 1 and 1"
+            )
         if not 0.0 <= self.offline_ratio <= 1.0:
             raise ConfigError(f"phase {self.name!r}: offline_ratio={self.offline_ratio}; expected a share in [0, 1]")
 
@@ -102,7 +107,9 @@ class Phase:
 
 
 def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
-    """Raise ConfigError before training starts if an agent could not take over from the one before it.
+    """Raise ConfigError before training starts if a phase could not be carried out.
+
+    That is, if an agent could not take over from the one before it, or could not be updated on the phase's batches.
 
     Args:
         phases: the run.
@@ -113,6 +120,17 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
 
     def shapes(learner: Learner) -> Agent:
         return jax.eval_shape(learner.create, jax.random.key(0), example)
+
+    for phase in phases:
+        if phase.offline or phase.updates_per_step > 0:
+            batch = jax.tree.map(
+                lambda field, rows=phase.batch_size: jax.ShapeDtypeStruct((rows, *field.shape[1:]), field.dtype),
+                example,
+            )
+            try:
+                jax.eval_shape(lambda agent, batch: agent.update(batch), shapes(phase.learner), batch)
+            except ValueError as error:
+                raise ConfigError(f"phase {phase.name!r} cannot update its agent: {error}") from error
 
     for before, after in itertools.pairwise(phases):
         if before.learner != after.learner:

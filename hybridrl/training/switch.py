@@ -29,6 +29,9 @@ def carry_over(source: Agent, target: AgentT) -> AgentT:
         if role not in given:
             continue
         problems = _mismatches(role, _values(given[role]), _values(wanted[role]))
+        old, new = _parameterization(given[role]), _parameterization(wanted[role])
+        if old != new:
+            problems.append(f"{role}: kept positive by {old!r} before, by {new!r} expected")
         mismatches.extend(problems)
         if not problems:
             parts[role] = _with_values(wanted[role], _values(given[role]))
@@ -48,6 +51,11 @@ def check_fit(source: Agent, target: Agent) -> None:
 
 def _values(part: Any) -> Any:
     return (part.params, part.opt_state) if isinstance(part, Model) else part
+
+
+def _parameterization(part: Any) -> str | None:
+    """How a trained positive number reads its parameter: the same value means another number under another form."""
+    return getattr(part.module, "parameterization", None) if isinstance(part, Model) else None
 
 
 def _with_values(part: Any, values: Any) -> Any:

@@ -69,3 +69,17 @@ def test_what_a_phase_needs():
     assert (online.offline, online.length, online.needs_dataset) == (False, 9, False)
     assert dataclasses.replace(online, offline_ratio=0.1).needs_dataset
     assert dataclasses.replace(online, start_buffer="offline").needs_dataset
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_training():
+    learner = Learner(SACAgent, SACConfig(actor_hidden_dims=(4,), critic_hidden_dims=(4,), critic_updates=4))
+    online = Phase("online", learner, env_steps=10, updates_per_step=1, batch_size=30)
+    with pytest.raises(ConfigError, match=r"'online'.*30 rows does not divide"):
+        check_phases((online,), example_transition(2, 1))
+    check_phases((dataclasses.replace(online, batch_size=32),), example_transition(2, 1))
+
+
+@pytest.mark.parametrize("wrong", [{"min_buffer": 0}, {"updates_per_step": -1}, {"batch_size": 0}])
+def test_numbers_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        Phase("online", Learner(None, None), env_steps=10, **wrong)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms import CalQLAgent, CalQLConfig, CQLConfig, PenaltyConfig, SACConfig, WSRLAgent, WSRLConfig
+from algorithms import CalQLAgent, CalQLConfig, CQLConfig, PenaltyConfig, SACAgent, SACConfig, WSRLAgent, WSRLConfig
 from hybridrl.errors import ConfigError
 from hybridrl.training.online import example_transition
 from hybridrl.training.switch import carry_over, check_fit
@@ -107,3 +107,15 @@ def test_wsrls_offline_agent_has_its_networks_and_the_penalty():
     assert isinstance(WSRLConfig(sac=sac, offline="cql").offline_learner().config, CQLConfig)
     with pytest.raises(ConfigError, match="offline='iql'"):
         WSRLConfig(offline="iql")
+
+
+def test_a_temperature_of_another_form_is_refused():
+    small = {"actor_hidden_dims": (4,), "critic_hidden_dims": (4,), "num_critics": 2}
+    agents = [
+        SACAgent.create(
+            jax.random.key(0), example_transition(2, 1), SACConfig(temperature_parameterization=kind, **small)
+        )
+        for kind in ("exp", "softplus")
+    ]
+    with pytest.raises(ConfigError, match="kept positive by 'exp' before, by 'softplus' expected"):
+        carry_over(*agents)
