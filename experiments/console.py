@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,7 +60,7 @@ class RunConsole:
         self._bars: Progress | None = None
         self._bar_of: dict[str, Any] = {}
         self._last_line = -1e9
-        self._fastest: dict[str, float] = {}
+        self._rates: dict[str, list[float]] = {}
         self._signals: Stopping | None = None
 
     def header(self, config: RunConfig, task: RLTask, phases: tuple[Phase, ...]) -> None:
@@ -114,11 +115,10 @@ class RunConsole:
 
     def progress(self, phase: Phase, done: int, rate: float) -> None:
         """Move the phase's bar, or print a line now and then."""
-        # The first figure of a phase is mostly the time to compile: no time left is told from it.
-        left = (phase.length - done) / max(rate, self._fastest.get(phase.name, 0.0), 1e-9)
-        if phase.name not in self._fastest:
-            left = -1.0
-        self._fastest[phase.name] = max(rate, self._fastest.get(phase.name, 0.0))
+        # The first rate of a phase is mostly the time to compile: nothing is told from it. The median forgets others.
+        recent = self._rates.setdefault(phase.name, [])
+        recent.append(rate)
+        left = (phase.length - done) / max(statistics.median(recent[1:][-5:]), 1e-9) if len(recent) > 1 else -1.0
         if self._bars is not None:
             self._bars.update(self._bar_of[phase.name], completed=done, rate=rate, left=left)
             return

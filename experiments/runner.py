@@ -164,14 +164,16 @@ def _log_lines(console: RunConsole) -> Iterator[None]:
             console.notice(self.format(record))
 
     log, handler = logging.getLogger("hybridrl"), Handler()
-    level = log.level
+    level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    log.propagate = False  # other packages give the root logger handlers, which would show each line again
     try:
         yield
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+        log.propagate = propagate
 
 
 def describe_command(arguments: list[str]) -> list[str]:

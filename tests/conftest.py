@@ -6,6 +6,8 @@ import tempfile
 
 # Before anything imports JAX; processes that tests start inherit it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# At these sizes compilation is nearly all of a test's time, and most optimisations nearly all of compilation.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["HYBRIDRL_OFFLINE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MINARI_DATASETS_PATH", None)

@@ -41,13 +41,6 @@ PHASES = (
 SETTINGS = LoopSettings(log_every=10, checkpoint_every=20, eval_episodes=3, eval_envs=2, probe_rows=16)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 OPENED: list[Loop] = []
 
 

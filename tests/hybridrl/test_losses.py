@@ -10,13 +10,6 @@ from hybridrl.losses.policy import soft_policy_loss, temperature_loss
 from hybridrl.losses.value import ensemble_backup, squared_td_errors, td_targets
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def test_td_targets_bootstrap_through_time_limits_only():
     rewards, next_values = jnp.array([1.0, 1.0]), jnp.array([10.0, 10.0])
     targets = td_targets(rewards, jnp.array([0.0, 1.0]), next_values, 0.9)

@@ -13,13 +13,6 @@ OBS, ACTIONS = jnp.linspace(-1, 1, 12).reshape(4, 3), jnp.linspace(-0.9, 0.9, 8)
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def leaves(params):
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 

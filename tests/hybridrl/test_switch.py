@@ -18,13 +18,6 @@ OFFLINE = CalQLConfig(
 EXAMPLE = example_transition(3, 2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def trained():
     """A Cal-QL agent after three updates: nothing in it is as created."""
