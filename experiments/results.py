@@ -137,10 +137,16 @@ def write_failure(folder: Path, message: str) -> None:
 
 def write_result(config: RunConfig, score_label: str) -> dict[str, Any]:
     """Summarise a run that went to its end."""
-    run = load(config.folder())
-    result = {"status": "finished", "time": _now(), "score_label": score_label, **summarize(run)}
-    disk.write_json(run.folder / RESULT, result)
+    result = load_completed(config.folder(), score_label).result
+    disk.write_json(config.folder() / RESULT, result)
     return result
+
+
+def load_completed(folder: Path, score_label: str) -> Run:
+    """The run in a folder with the result it is about to get."""
+    run = load(folder)
+    result = {"status": "finished", "time": _now(), "score_label": score_label, **summarize(run)}
+    return dataclasses.replace(run, result=result)
 
 
 def summarize(run: Run) -> dict[str, Any]:

@@ -127,19 +127,19 @@ def _execute(config: RunConfig, command: list[str], console: RunConsole) -> Outc
         finally:
             _signals.training = False
         console.end_progress()
-        console.notice(_draw_curve(folder))
+        console.notice(_draw_curve(folder, task.score_label))
         results.write_result(config, task.score_label)
     console.closing_table(results.load(folder))
     return Outcome(OK, folder)
 
 
-def _draw_curve(folder: Path) -> str:
+def _draw_curve(folder: Path, score_label: str) -> str:
     """Draw the learning curve; a run without matplotlib is no less finished."""
     try:
         from experiments.curve import draw
     except MissingExtraError as error:
         return f"no {results.CURVE}: {error}"
-    path = draw(results.load(folder), folder / results.CURVE)
+    path = draw(results.load_completed(folder, score_label), folder / results.CURVE)
     return f"drew {path}"
 
 

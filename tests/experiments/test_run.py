@@ -107,6 +107,13 @@ def test_the_same_command_shows_a_finished_run(cli, tiny_run, run_folder):
     assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
 
 
+def test_the_stored_curve_shows_the_final_result(run_folder, tmp_path):
+    from experiments.curve import draw
+
+    again = draw(results.load(run_folder), tmp_path / "again.png")
+    assert again.read_bytes() == (run_folder / "learning_curve.png").read_bytes()
+
+
 def test_find_and_load_by_task_and_algorithm(tiny_run, run_folder):
     root = tiny_run[0] / "runs"
     assert [run.folder for run in results.find(root)] == [run_folder]
