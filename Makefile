@@ -15,7 +15,7 @@ run: $(STAMP)  ## set everything up and train the default: WSRL on the embedded 
 	$(BIN)/python -m experiments.run algo=wsrl $(ARGS)
 
 test: $(STAMP) lint  ## the fast tests, style and types
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that need minutes each
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
