@@ -79,7 +79,7 @@ def test_help_in_a_process_of_its_own(cli, tmp_path):
     for expected in (
         "task=pointmaze-umaze-v2",
         "scale=paper",
-        "schedule.warmup_steps=1000",
+        "schedule.warmup_steps=5000",
         "agent.sac.discount=0.99",
         "hydra/launcher=joblib",
         "resume",
