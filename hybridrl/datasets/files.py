@@ -329,7 +329,7 @@ def _read_npz(path: Path, required: tuple[str, ...], *, everything: bool) -> dic
         raise DatasetError(f"{path} does not exist; expected an OGBench .npz file there") from None
     except HybridRLError:
         raise
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zlib.error) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, zlib.error) as error:
         raise DatasetError(
             f"{path} is not a readable .npz file ({error}); delete its folder and get it again"
         ) from error
