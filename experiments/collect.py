@@ -22,7 +22,7 @@ import numpy as np
 from algorithms import SACAgent, SACConfig
 from envs import make_env, make_task
 from envs.behavior import BehaviorPolicy, load_policy, save_policy
-from envs.registry import POLICIES
+from envs.local import POLICIES
 from hybridrl import disk
 from hybridrl.errors import ConfigError, HybridRLError
 from hybridrl.policies import UniformPolicy

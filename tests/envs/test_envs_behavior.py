@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import envs
-from envs import behavior, local, probe_tasks
+from envs import behavior, local
+from envs.tasks import probes
 from hybridrl.datasets import files
 from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError, DatasetError
@@ -88,7 +89,7 @@ def test_hopper_dataset(tmp_path):
 
 
 def test_reach_dataset(tmp_path):
-    probe_tasks.generate_reach(tmp_path)
+    probes.generate_reach(tmp_path)
     task = envs.make_task("probe/reach-v0")
     steps = files.read(tmp_path, task)
     dataset = Dataset.from_steps(steps, task, discount=0.99)

@@ -5,7 +5,7 @@ import pytest
 
 import envs
 from envs import mazes
-from envs.registry import OGBENCH_GOALS
+from envs.tasks.ogbench import OGBENCH_GOALS
 from hybridrl.datasets import files
 from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.registry import OGBENCH_GOALS
+from envs.tasks.ogbench import OGBENCH_GOALS
 from hybridrl.errors import ConfigError, MissingExtraError
 
 

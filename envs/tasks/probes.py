@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,6 @@ def _probe_module() -> Any:
 
 def _make(task: Task) -> Any:
     return _probe_module().ProbeEnv(task.env_id)
+
+
+TASKS: dict[str, Callable[[], Task]] = {"probe/bandit-v0": bandit, "probe/chain-v0": chain, "probe/reach-v0": reach}
