@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
-from numpy.random import mtrand
 
+from envs.extras import global_generator
 from hybridrl.errors import ConfigError, HybridRLError
 from hybridrl.task import Task
 
@@ -22,9 +21,9 @@ class EnvironmentFault(HybridRLError, RuntimeError):
 class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One environment, driven by a `Task` alone.
 
-    Observations are float32 vectors; actions are float32 in [-1, 1] and stretched to the environment's bounds.
-    Rewards are the task's; `info["raw_reward"]` is the environment's own and `info["success"]` a bool. Reaching the
-    horizon truncates; a success on that very step still terminates.
+    Observations are float32 vectors, or uint8 images where the task says `pixels`; actions are float32 in [-1, 1] and
+    stretched to the environment's bounds. Rewards are the task's; `info["raw_reward"]` is the environment's own and
+    `info["success"]` a bool. Reaching the horizon truncates; a success on that very step still terminates.
 
     The course is a function of `seed` and the actions. Some environments draw from NumPy's global generator: this
     class keeps one of its own, puts it in the global one's place while the environment runs and takes it out again, so
@@ -61,14 +60,30 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             )
         self._low, self._high = space.low.astype(np.float64), space.high.astype(np.float64)
         shape = task.flatten_observation(first).shape
-        self.observation_space = Box(-np.inf, np.inf, shape, np.float32)
+        self.observation_space = (
+            Box(0, 255, shape, np.uint8) if task.pixels else Box(-np.inf, np.inf, shape, np.float32)
+        )
         self.action_space = Box(-1.0, 1.0, space.shape, np.float32)
         self._restart(seed)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode; with a `seed`, as a new `TaskEnv` of that seed would."""
+        """Begin an episode; with a `seed`, as a new `TaskEnv` of that seed would.
+
+        Args:
+            options: passed on. Where the task has goals, `{"task_id": k}` takes the k-th of its `num_goals`, and
+                `info["goal"]` is the goal, float32 `(goal_dim,)` or an image.
+
+        Raises:
+            ConfigError: a `task_id` that the task does not have.
+        """
+        number = (options or {}).get("task_id")
+        if number is not None and number not in range(1, self.task.num_goals + 1):
+            raise ConfigError(
+                f"task {self.task.name!r} has {self.task.num_goals} goals; got task_id {number!r}; "
+                "expected an integer from 1 to that number, or a goal-conditioned task"
+            )
         super().reset(seed=seed)
         if seed is not None:
             self._restart(seed)
@@ -76,6 +91,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             observation, info = self.env.reset(seed=self._env_seed, options=options)
         self._env_seed = None
         self._episode, self._step, self._running = self._episode + 1, 0, True
+        if self.task.num_goals:
+            info = info | {"goal": self._goal(info)}
         return self._checked(observation), info | {"success": self._success(info)}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -130,18 +147,19 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._globals = np.random.MT19937(seed)
         self._episode, self._step, self._running = -1, 0, False
 
-    @contextlib.contextmanager
-    def _private_globals(self) -> Iterator[None]:
-        # Exchanging the generator takes microseconds; exchanging its state takes longer than most environments' step.
-        outside = mtrand.get_bit_generator()
-        mtrand.set_bit_generator(self._globals)
-        try:
-            yield
-        finally:
-            mtrand.set_bit_generator(outside)
+    def _private_globals(self) -> contextlib.AbstractContextManager[None]:
+        return global_generator(self._globals)
 
     def _success(self, info: dict[str, Any]) -> bool:
         return self.task.success_key is not None and bool(info.get(self.task.success_key, False))
+
+    def _goal(self, info: dict[str, Any]) -> np.ndarray:
+        goal = np.asarray(info["goal"])
+        if goal.dtype != np.uint8:
+            goal = goal.astype(np.float32)
+        if not np.isfinite(goal).all():
+            raise EnvironmentFault(f"{self._where()}: goal {goal}; expected finite numbers; {_ADVICE}")
+        return goal
 
     def _checked(self, observation: Any) -> np.ndarray:
         observation = self.task.flatten_observation(observation)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,11 @@ class DatasetSpec:
         urls: the published files, if they are plain downloads. Minari datasets come through the minari package instead.
         sha256: of each file in `urls`, where published; otherwise the first download's hash is recorded and kept to.
         generate: makes the dataset's files in an empty folder by the published procedure; None where that would need a
-            learned expert.
+            learned expert or a renderer.
+        resumable: `generate` also takes `work=`, a folder that outlives a kill, and continues from what it finds there.
         relabel: `(rewards, successes)` for rows of a file that holds no rewards; given the file's arrays by name.
+        represent: `(rows, goal_dim)` representations of the rows as goals, where a goal is not an observation; given
+            the file's arrays by name.
         rows: the number of transitions, for the lists a user reads; 0 if unknown.
     """
 
@@ -31,8 +33,10 @@ class DatasetSpec:
     format: str
     urls: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()
-    generate: Callable[[Path], None] | None = None
-    relabel: Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]] | None = None
+    generate: Callable[..., None] | None = None
+    resumable: bool = False
+    relabel: Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]] | None = None
+    represent: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     rows: int = 0
 
 
@@ -42,12 +46,18 @@ class Task:
 
     Attributes:
         name: what users type: `task=pointmaze-umaze-v2`.
-        family: which published settings apply: "antmaze", "pointmaze", "kitchen", "adroit", "locomotion" or "probe".
+        family: which published settings apply: "antmaze", "pointmaze", "kitchen", "adroit", "locomotion", "probe", or
+            the first word of an OGBench environment.
         env_id: the Gymnasium id.
         horizon: the time limit in environment steps; reaching it truncates, it never terminates.
         env_kwargs: keyword arguments of the environment, as pairs.
         dataset: the offline data, or None for a task without any.
         observation_keys: entries of a dict observation to concatenate, in this order; empty for plain observations.
+        pixels: observations are uint8 images `(height, width, channels)` and stay so, rather than float32 vectors.
+        num_goals: how many goals the benchmark evaluates on; 0 for a task without goals. Where there are goals,
+            `TaskEnv.reset(options={"task_id": k})`, k from 1 to `num_goals`, takes the k-th (at random without it), and
+            the `info` it returns holds it as `goal`: an observation, or what `DatasetSpec.represent` makes of one. The
+            dataset's rewards are then zeros, which goal samplers replace.
         reward_scale, reward_shift: the agent sees `reward_scale * reward + reward_shift`.
         success_key: entry of `info` that says whether the task is solved; None if it has no notion of success.
         terminate_on_success: the episode ends, without bootstrapping, at the first success.
@@ -65,6 +75,8 @@ class Task:
     env_kwargs: tuple[tuple[str, Any], ...] = ()
     dataset: DatasetSpec | None = None
     observation_keys: tuple[str, ...] = ()
+    pixels: bool = False
+    num_goals: int = 0
     reward_scale: float = 1.0
     reward_shift: float = 0.0
     success_key: str | None = None
@@ -108,7 +120,15 @@ class Task:
         return actions, rewards, terminations
 
     def flatten_observation(self, observation: Any) -> np.ndarray:
-        """A float32 vector (or `(rows, obs_dim)` array) from an observation that may be a dict of parts."""
+        """A float32 vector (or `(rows, obs_dim)` array) from an observation that may be a dict of parts.
+
+        Images of a task with `pixels` come back as they are.
+        """
+        if self.pixels:
+            image = np.asarray(observation)
+            if image.dtype != np.uint8:
+                raise ConfigError(f"task {self.name!r} has pixels and gives {image.dtype} observations; expected uint8")
+            return image
         if not self.observation_keys:
             if isinstance(observation, dict):
                 raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from envs.extras import make_gymnasium
+from envs.extras import keep_action_space, make_gymnasium
 from hybridrl.task import Task
 
 # OGBench's convention for sparse tasks: -1 a step and 0 at the goal, where the episode ends.
@@ -22,5 +22,7 @@ def make_robotics(task: Task) -> Any:
 
 
 def make_ogbench(task: Task) -> Any:
-    """The environment of OGBench."""
-    return make_gymnasium(task.env_id, "ogbench", **dict(task.env_kwargs))
+    """The environment of OGBench, as the benchmark's own constructor makes it."""
+    env = make_gymnasium(task.env_id, "ogbench", **dict(task.env_kwargs))
+    keep_action_space(env.unwrapped)
+    return env

@@ -117,7 +117,7 @@ def _make(
             failures[label] = "switched off by the caller"
             continue
         if origin == "generated" and spec.generate is None:
-            failures[label] = "there is no generator for it, as its procedure needs a learned expert"
+            failures[label] = "there is no generator for it, as its procedure needs a learned expert or a renderer"
             continue
         try:
             with atomic_folder(folder) as temporary:
@@ -131,6 +131,7 @@ def _make(
                 _remember(spec, folder, temporary, origin)
                 _write_source(spec, temporary, origin, details)
             _stamp(folder, read_manifest(folder))
+            shutil.rmtree(_work_folder(spec), ignore_errors=True)
             return
         except _Impossible as error:
             failures[label] = str(error)
@@ -180,10 +181,18 @@ def _download(spec: DatasetSpec, folder: Path, progress: Progress | None) -> dic
 
 def _generate(spec: DatasetSpec, folder: Path, progress: Progress | None) -> dict[str, Any]:
     assert spec.generate is not None
-    spec.generate(folder)
+    if spec.resumable:
+        spec.generate(folder, work=_work_folder(spec))
+    else:
+        spec.generate(folder)
     if spec.format == "minari" and not has_data(folder, "minari"):
         _hoist(spec, folder, folder)  # written by the minari package, with the folder as its root
     return {}
+
+
+def _work_folder(spec: DatasetSpec) -> Path:
+    """Where a resumable generation keeps its finished pieces; it need not exist, and goes when the dataset is there."""
+    return data_root() / "unfinished" / spec.format / spec.id
 
 
 def _hoist(spec: DatasetSpec, folder: Path, root: Path) -> None:

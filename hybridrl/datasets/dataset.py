@@ -33,23 +33,31 @@ class Steps:
     episode, also at a time limit.
     """
 
-    observations: np.ndarray  # (rows, obs_dim)
+    observations: np.ndarray  # (rows, obs_dim), or uint8 (rows, height, width, channels)
     actions: np.ndarray  # (rows, action_dim), in units of [-1, 1]
     rewards: np.ndarray  # (rows,), as recorded
     terminations: np.ndarray  # (rows,), bool
     ends: np.ndarray  # (rows,), bool
-    next_observations: np.ndarray  # (rows, obs_dim)
+    next_observations: np.ndarray  # as observations
     successes: np.ndarray  # (rows,), bool; all false where the data do not say
+    goal_representations: np.ndarray | None = None  # (rows, goal_dim); None where goals are observations
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields that are there, by name."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: array for name, array in fields.items() if array is not None}
 
 
 class Dataset(struct.PyTreeNode):
     """Offline data on the device.
 
     Attributes:
-        transitions: leaves `(rows, ...)`, float32.
+        transitions: leaves `(rows, ...)`, float32; images stay uint8.
         truncations: `(rows,)`, 1.0 where an episode was cut rather than terminated.
         episode_starts: int32 `(episodes,)`, the first row of each episode.
         episode_lengths: int32 `(episodes,)`.
+        goal_representations: float32 `(rows, goal_dim)`, each row's state as a goal of the task; None where goals are
+            observations.
         source: where the data came from.
     """
 
@@ -57,6 +65,7 @@ class Dataset(struct.PyTreeNode):
     truncations: jax.Array
     episode_starts: jax.Array
     episode_lengths: jax.Array
+    goal_representations: jax.Array | None = None
     source: Source = struct.field(pytree_node=False, default=Source("", "memory"))
 
     @classmethod
@@ -80,18 +89,20 @@ class Dataset(struct.PyTreeNode):
         last_rows = np.flatnonzero(ends)
         starts = np.concatenate([[0], last_rows[:-1] + 1])
         transitions = Transitions(
-            observations=jnp.asarray(steps.observations, jnp.float32),
+            observations=_on_device(steps.observations),
             actions=jnp.asarray(actions),
             rewards=jnp.asarray(rewards),
             masks=jnp.asarray(masks),
-            next_observations=jnp.asarray(steps.next_observations, jnp.float32),
+            next_observations=_on_device(steps.next_observations),
             mc_returns=jnp.asarray(returns),
         )
+        goals = steps.goal_representations
         return cls(
             transitions=transitions,
             truncations=jnp.asarray((ends & ~terminations).astype(np.float32)),
             episode_starts=jnp.asarray(starts, jnp.int32),
             episode_lengths=jnp.asarray(last_rows - starts + 1, jnp.int32),
+            goal_representations=None if goals is None else _on_device(goals),
             source=source or Source(task.dataset.id if task.dataset else task.name, "memory"),
         )
 
@@ -129,23 +140,28 @@ class Dataset(struct.PyTreeNode):
         }
 
 
+def _on_device(observations: np.ndarray) -> jax.Array:
+    """Float32, or uint8 for images, which would be four times larger as floats."""
+    return jnp.asarray(observations, jnp.uint8 if observations.dtype == np.uint8 else jnp.float32)
+
+
 def _check(steps: Steps, task: Task) -> None:
     """Refuse rows that would poison training, naming the field and the first bad row."""
     name = task.dataset.id if task.dataset else task.name
     rows = len(steps.rewards)
     if rows == 0:
         raise DatasetError(f"dataset {name!r} holds no transitions; expected at least one row; get it again")
-    for field in dataclasses.fields(steps):
-        array = np.asarray(getattr(steps, field.name))
+    for field, array in steps.arrays().items():
+        array = np.asarray(array)
         if len(array) != rows:
             raise DatasetError(
-                f"dataset {name!r}: {field.name!r} has {len(array)} rows and 'rewards' has {rows}; "
+                f"dataset {name!r}: {field!r} has {len(array)} rows and 'rewards' has {rows}; "
                 "expected equal counts; the file is damaged or of another format"
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.flatnonzero(~np.isfinite(array.reshape(rows, -1)).all(axis=1))[0])
             raise DatasetError(
-                f"dataset {name!r}: {field.name!r} is not finite in row {bad}; expected finite numbers; "
+                f"dataset {name!r}: {field!r} is not finite in row {bad}; expected finite numbers; "
                 "remove the episode or get the dataset again"
             )
     largest = float(np.max(np.abs(steps.actions)))

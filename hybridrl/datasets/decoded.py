@@ -6,7 +6,6 @@ They are derived data: verified before use, made again where they fail, and safe
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -39,17 +38,16 @@ def read_quickly(folder: Path, task: Task, source: Source, root: Path) -> Steps:
     if (copy / MANIFEST).is_file():
         try:
             verify_folder(copy)
-            names = [field.name for field in dataclasses.fields(Steps)]
-            return Steps(**{name: np.load(copy / f"{name}.npy", allow_pickle=False) for name in names})
-        except (CorruptError, OSError, ValueError) as error:
+            return Steps(**{file.stem: np.load(file, allow_pickle=False) for file in copy.glob("*.npy")})
+        except (CorruptError, OSError, TypeError, ValueError) as error:
             _log.warning("reading %s again, as the decoded copy is damaged (%s)", folder, error)
             shutil.rmtree(copy, ignore_errors=True)
     steps = read(folder, task)
     try:
         clean_temporaries(root)
         with atomic_folder(copy) as temporary:
-            for field in dataclasses.fields(Steps):
-                np.save(temporary / f"{field.name}.npy", getattr(steps, field.name))
+            for name, array in steps.arrays().items():
+                np.save(temporary / f"{name}.npy", array)
     except (ConfigError, OSError) as error:  # another process was first, or the folder cannot be written to
         _log.debug("no decoded copy of %s was kept: %s", folder, error)
     return steps

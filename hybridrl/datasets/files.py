@@ -3,11 +3,12 @@ memory is allocated, nothing is unpickled, no link is followed, and no environme
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,12 @@ def read_ogbench(path: Path | str, task: Task) -> Steps:
     """Read an OGBench file, with rewards and successes from the task's `relabel`.
 
     The last row of each episode has no successor: it serves as the next observation of the row before it and is left
-    out otherwise. Rewards and successes belong to the state before the action, as in the benchmark since its version
-    1.2: the row that starts in a solved state is the one that succeeds.
+    out otherwise. So nothing is lost against the benchmark's compact form, which keeps that row and marks it as not
+    valid: the rows here are its valid rows, and an episode's states are its rows' observations and the last row's next
+    one. A goal drawn from later rows never is that very last state, as in the benchmark's samplers.
+
+    Rewards and successes belong to the state before the action, as in the benchmark since its version
+    1.2: the row that starts in a solved state is the one that succeeds. A task with goals has rewards of zero.
 
     Args:
         path: the `.npz` file, or a folder with one (a `-val.npz` beside it is left alone).
@@ -85,9 +90,10 @@ def read_ogbench(path: Path | str, task: Task) -> Steps:
     path = Path(path)
     if path.is_dir():
         path = _training_file(path)
-    relabel = task.dataset.relabel if task.dataset is not None else None
-    arrays = _read_npz(path, ("observations", "actions", "terminals"), everything=relabel is not None)
-    observations = _matrix(f"{path}: 'observations'", arrays["observations"])
+    spec = task.dataset
+    arrays = _NpzArrays(path, required=("observations", "actions", "terminals"))
+    rows_of = _images if task.pixels else _matrix
+    observations = rows_of(f"{path}: 'observations'", arrays["observations"])
     actions = _matrix(f"{path}: 'actions'", arrays["actions"])
     rows = len(observations)
     terminals = _column(f"{path}: 'terminals'", arrays["terminals"], rows, _FLAGS)
@@ -95,10 +101,13 @@ def read_ogbench(path: Path | str, task: Task) -> Steps:
         raise DatasetError(f"{path}: 'actions' has {len(actions)} rows, 'observations' has {rows}; get the file again")
     if not np.isin(terminals, (0, 1)).all():
         raise DatasetError(f"{path}: 'terminals' has entries other than 0 and 1; expected flags; get the file again")
-    if relabel is not None:
-        rewards, successes = relabel(arrays)
+    successes = np.zeros(rows, bool)
+    if spec is not None and spec.relabel is not None:
+        rewards, successes = spec.relabel(arrays)
+    elif task.num_goals:
+        rewards = np.zeros(rows, np.float32)
     elif "rewards" in arrays:
-        rewards, successes = arrays["rewards"], np.zeros(rows, bool)
+        rewards = arrays["rewards"]
     else:
         raise DatasetError(
             f"{path} holds no 'rewards', and task {task.name!r} does not say how to compute them; "
@@ -106,6 +115,11 @@ def read_ogbench(path: Path | str, task: Task) -> Steps:
         )
     rewards = _column(f"{path}: 'rewards'", rewards, rows, _NUMBERS)
     successes = _column(f"{path}: 'successes'", successes, rows, _FLAGS)
+    goals = None
+    if spec is not None and spec.represent is not None:
+        goals = _matrix(f"{path}: 'goal_representations'", spec.represent(arrays), _NUMBERS)
+        if len(goals) != rows:
+            raise DatasetError(f"{path}: {len(goals)} goal representations for {rows} rows; get the file again")
     last = terminals.astype(bool)
     last[-1:] = True
     kept = np.flatnonzero(~last)
@@ -117,6 +131,7 @@ def read_ogbench(path: Path | str, task: Task) -> Steps:
         ends=last[kept + 1],
         next_observations=observations[kept + 1],
         successes=successes[kept].astype(bool),
+        goal_representations=None if goals is None else goals[kept],
     )
 
 
@@ -308,31 +323,59 @@ def _training_file(folder: Path) -> Path:
     return files[0]
 
 
-def _read_npz(path: Path, required: tuple[str, ...], *, everything: bool) -> dict[str, np.ndarray]:
-    """The required arrays and, if asked, all others; headers are checked before anything is allocated."""
-    try:
-        with zipfile.ZipFile(path) as archive:
+class _NpzArrays(Mapping[str, np.ndarray]):
+    """The arrays of an .npz file by name, each read when it is first asked for and kept.
+
+    An array's header is checked before anything is allocated, and the sizes of all that were read are added up.
+    """
+
+    def __init__(self, path: Path, required: tuple[str, ...]) -> None:
+        self.path = path
+        self._declared = 0
+        self._read: dict[str, np.ndarray] = {}
+        with self._open() as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            missing = [name for name in required if name not in members]
-            if missing:
-                raise DatasetError(f"{path} lacks {missing}; it holds {sorted(members)}; expected {list(required)}")
-            others = [name for name, info in members.items() if info.filename.endswith(".npy")]
-            wanted = others if everything else [name for name in (*required, "rewards") if name in members]
-            _check_size(path, sum(_declared_npy_bytes(path, archive, members[name]) for name in wanted))
-            arrays = {}
-            for name in wanted:
-                with archive.open(members[name]) as file:
-                    arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+        self._members = {name: info for name, info in members.items() if info.filename.endswith(".npy")}
+        self._require(required)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._read:
+            self._require((name,))
+            with self._open() as archive:
+                self._declared += _declared_npy_bytes(self.path, archive, self._members[name])
+                _check_size(self.path, self._declared)
+                with archive.open(self._members[name]) as file:
+                    self._read[name] = np.lib.format.read_array(file, allow_pickle=False)
                     file.read(1)  # past the end, where the checksum is compared
-            return arrays
-    except FileNotFoundError:
-        raise DatasetError(f"{path} does not exist; expected an OGBench .npz file there") from None
-    except HybridRLError:
-        raise
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, zlib.error) as error:
-        raise DatasetError(
-            f"{path} is not a readable .npz file ({error}); delete its folder and get it again"
-        ) from error
+        return self._read[name]
+
+    def _require(self, names: tuple[str, ...]) -> None:
+        missing = [name for name in names if name not in self._members]
+        if missing:
+            raise DatasetError(f"{self.path} lacks {missing}; it holds {sorted(self)}; get the file again")
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                yield archive
+        except FileNotFoundError:
+            raise DatasetError(f"{self.path} does not exist; expected an OGBench .npz file there") from None
+        except HybridRLError:
+            raise
+        except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, zlib.error) as error:
+            raise DatasetError(
+                f"{self.path} is not a readable .npz file ({error}); delete its folder and get it again"
+            ) from error
 
 
 def _declared_npy_bytes(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
@@ -382,6 +425,17 @@ def _matrix(where: str, array: Any, kinds: str = _FLOATS) -> np.ndarray:
     if array.ndim != 2:
         raise DatasetError(f"{where} has shape {array.shape}; expected (rows, width); get the dataset again")
     return _float32(array)
+
+
+def _images(where: str, array: Any) -> np.ndarray:
+    """A uint8 `(rows, height, width, channels)` array."""
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim != 4:
+        raise DatasetError(
+            f"{where} has shape {array.shape} and dtype {array.dtype}; expected uint8 (rows, height, width, channels); "
+            "get the dataset again"
+        )
+    return array
 
 
 def _column(where: str, array: Any, rows: int, kinds: str) -> np.ndarray:

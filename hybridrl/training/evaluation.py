@@ -70,7 +70,7 @@ def evaluate(
         key, round_key = jax.random.split(key)
         starts = [env.reset(seed=seed + first + index) for index, env in enumerate(envs[:count])]
         # All rounds act on the same number of rows, so that one compiled call serves them.
-        observations = np.zeros((len(envs), *starts[0][0].shape), np.float32)
+        observations = np.zeros((len(envs), *starts[0][0].shape), starts[0][0].dtype)
         observations[:count] = [observation for observation, _ in starts]
         contexts = [context_of(info) for _, info in starts] + [context_of(starts[0][1])] * (len(envs) - count)
         carry = policy.begin(jax.tree.map(lambda *rows: jnp.stack([jnp.asarray(row) for row in rows]), *contexts))

@@ -335,6 +335,26 @@ def test_killed_while_generating(tmp_path, data_folder):
     assert [entry.name for entry in folder.parent.iterdir() if ".tmp-" in entry.name] == []
 
 
+def test_resumable_generators_get_a_folder_that_outlives_a_failure(data_folder):
+    seen = []
+
+    def generate(folder, *, work):
+        seen.append(sorted(entry.name for entry in work.glob("*")))
+        work.mkdir(parents=True, exist_ok=True)
+        (work / f"piece-{len(seen)}").write_bytes(b"")
+        if len(seen) < 3:
+            raise RuntimeError("simulator exploded")
+        write(folder)
+
+    spec = spec_of(generate=generate, resumable=True)
+    for _ in range(2):
+        with pytest.raises(DatasetError, match="simulator exploded"):
+            fetch(spec)
+    assert fetch(spec)[1].origin == "generated"
+    assert seen == [[], ["piece-1"], ["piece-1", "piece-2"]]
+    assert listing(data_folder / "unfinished") == []  # gone once the dataset is there
+
+
 def test_killed_while_downloading(tmp_path, server, url, data_folder):
     server.content = npz_bytes(rows=20_000)
     server.pause = 0.02

@@ -9,7 +9,7 @@ import minari
 import numpy as np
 import pytest
 
-from hybridrl.datasets import Source, decoded, read
+from hybridrl.datasets import Dataset, Source, decoded, read
 from hybridrl.datasets.decoded import read_quickly
 from hybridrl.datasets.files import READERS, read_minari, read_ogbench
 from hybridrl.errors import ConfigError, DatasetError
@@ -87,6 +87,61 @@ def test_ogbench_reads_like_the_benchmarks_own_loader(tmp_path):
     np.testing.assert_array_equal(ours.ends, theirs["terminals"])
 
 
+def test_ogbench_rows_are_the_valid_rows_of_the_compact_form(tmp_path):
+    ogbench_utils = pytest.importorskip("ogbench.utils")
+    np.savez_compressed(tmp_path / "maze.npz", **ogbench_arrays((6, 4, 5)))
+    compact = ogbench_utils.load_dataset(str(tmp_path / "maze.npz"), compact_dataset=True)
+    ours = read_ogbench(tmp_path / "maze.npz", task_of(at_three))
+    valid = np.flatnonzero(compact["valids"])
+    np.testing.assert_array_equal(ours.observations, compact["observations"][valid])
+    np.testing.assert_array_equal(ours.actions, compact["actions"][valid])
+    np.testing.assert_array_equal(ours.next_observations, compact["observations"][valid + 1])
+    # Where goals from later rows end: the first row from here on that the compact form marks is our episode's last.
+    marked, ends = np.flatnonzero(compact["terminals"]), np.flatnonzero(ours.ends)
+    theirs = marked[np.searchsorted(marked, valid)]
+    np.testing.assert_array_equal(valid[ends[np.searchsorted(ends, np.arange(len(valid)))]], theirs)
+
+
+def test_goals_have_no_rewards_and_may_have_a_representation(tmp_path):
+    np.savez(tmp_path / "maze.npz", **ogbench_arrays())
+    spec = DatasetSpec("some-v0", "ogbench", represent=lambda arrays: 10 * arrays["qpos"].astype(np.float64))
+    steps = read_ogbench(tmp_path / "maze.npz", dataclasses.replace(task_of(num_goals=5), dataset=spec))
+    np.testing.assert_array_equal(steps.rewards, np.zeros(8))
+    assert not steps.successes.any()
+    np.testing.assert_array_equal(steps.goal_representations, [[0], [10], [20], [30], [50], [60], [70], [80]])
+    assert steps.goal_representations.dtype == np.float32
+    dataset = Dataset.from_steps(steps, task_of(num_goals=5), 0.99)
+    np.testing.assert_array_equal(dataset.goal_representations, steps.goal_representations)
+    assert read_ogbench(tmp_path / "maze.npz", task_of(num_goals=5)).goal_representations is None
+    short = dataclasses.replace(task_of(), dataset=dataclasses.replace(spec, represent=lambda arrays: np.zeros((3, 1))))
+    with pytest.raises(DatasetError, match="3 goal representations for 10 rows"):
+        read_ogbench(tmp_path / "maze.npz", dataclasses.replace(short, num_goals=5))
+
+
+def test_arrays_are_read_when_they_are_asked_for(tmp_path):
+    np.savez(tmp_path / "maze.npz", **ogbench_arrays() | {"qpos": np.array([None] * 10)})
+    assert len(read_ogbench(tmp_path / "maze.npz", task_of(num_goals=5)).rewards) == 8  # and nothing is unpickled
+    np.savez(tmp_path / "maze.npz", **{k: v for k, v in ogbench_arrays().items() if k != "qpos"})
+    with pytest.raises(DatasetError, match=r"lacks \['qpos'\]"):
+        read_ogbench(tmp_path / "maze.npz", task_of(at_three))
+
+
+def test_pixels_stay_bytes(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "maze.npz", **ogbench_arrays() | {"observations": images})
+    task = task_of(at_three, pixels=True)
+    steps = read_ogbench(tmp_path / "maze.npz", task)
+    np.testing.assert_array_equal(steps.observations, images[[0, 1, 2, 3, 5, 6, 7, 8]])
+    transitions = Dataset.from_steps(steps, task, 0.99).transitions
+    assert transitions.observations.dtype == transitions.next_observations.dtype == np.uint8
+    np.testing.assert_array_equal(transitions.next_observations, images[[1, 2, 3, 4, 6, 7, 8, 9]])
+    with pytest.raises(DatasetError, match=r"dtype uint8"):
+        read_ogbench(tmp_path / "maze.npz", task_of(at_three))
+    np.savez(tmp_path / "maze.npz", **ogbench_arrays())
+    with pytest.raises(DatasetError, match=r"expected uint8 \(rows, height, width, channels\)"):
+        read_ogbench(tmp_path / "maze.npz", task)
+
+
 def test_ogbench_takes_integer_flags_doubles_and_an_unfinished_episode(tmp_path):
     arrays = ogbench_arrays() | {"terminals": np.array([0, 0, 0, 0, 1, 0, 0, 0, 0, 0], np.int32)}
     arrays["observations"] = arrays["observations"].astype(np.float64)
@@ -123,7 +178,7 @@ def test_ogbench_files_of_another_shape_are_refused(tmp_path, case):
     change(arrays)
     np.savez(tmp_path / "maze.npz", **arrays)
     with pytest.raises(DatasetError, match=message):
-        read_ogbench(tmp_path / "maze.npz", task_of(lambda arrays: (np.zeros(10), np.zeros(10, bool))))
+        read_ogbench(tmp_path / "maze.npz", task_of(at_three))
 
 
 def test_a_relabelling_of_the_wrong_length_is_refused(tmp_path):
@@ -423,9 +478,10 @@ def test_a_decoded_copy_serves_instead_of_the_file_until_it_is_damaged(tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(decoded, "read", None)
         again = read_quickly(folder, PLAIN, source, root)
-    for field in dataclasses.fields(first):
-        np.testing.assert_array_equal(getattr(first, field.name), getattr(again, field.name))
-        assert getattr(first, field.name).dtype == getattr(again, field.name).dtype
+    assert first.arrays().keys() == again.arrays().keys()
+    for name, array in first.arrays().items():
+        np.testing.assert_array_equal(array, again.arrays()[name])
+        assert array.dtype == again.arrays()[name].dtype
     write_minari(folder, episode_of(offset=7))
     other_content = read_quickly(folder, PLAIN, dataclasses.replace(source, sha256="f01"), root)
     assert other_content.observations[0, 0] == 7
