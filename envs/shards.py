@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.metadata
+import io
+import logging
 import multiprocessing
 import os
+import shutil
 import sys
 import types
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from hybridrl.disk import clean_temporaries, read_json, write_bytes, write_json
+from hybridrl.errors import CorruptError
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]  # (pieces done, pieces in all)
+_VERSIONS = ("hybridrl", "numpy", "scipy", "mujoco", "dm-control", "gymnasium", "gymnasium-robotics", "ogbench")
+
+_log = logging.getLogger(__name__)
 
 
 def run_shards(
@@ -24,6 +40,7 @@ def run_shards(
     title: str,
     processes: int | None = None,
     progress: Progress | None = None,
+    work: Path | None = None,
 ) -> Iterator[Result]:
     """Yields `function(*shard)` for each shard, in that order; the later ones are computed meanwhile.
 
@@ -33,7 +50,14 @@ def run_shards(
         title: what the progress bar says; there is a bar only on a terminal.
         processes: how many to use; None takes one per available core, 1 stays in this process.
         progress: called after each piece, instead of the bar.
+        work: a folder in which finished pieces wait, so that the same call continues after a kill; pieces of another
+            function, other arguments or other versions of the simulators are thrown away. `function` then returns a
+            dict of arrays. The caller removes the folder, once nothing can be lost any more.
     """
+    if work is not None:
+        _open_work(work, function, shards)
+        shards = [(function, work / f"{index:05d}.npz", *shard) for index, shard in enumerate(shards)]
+        function = cast("Callable[..., Result]", _kept)
     if processes is None:
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = min(processes, len(shards))
@@ -58,6 +82,43 @@ def run_shards(
             yield function(*shard)
             done += 1
             report(done, len(shards))
+
+
+def _open_work(work: Path, function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) -> None:
+    """Prepare a folder for finished pieces, and empty it first unless they are pieces of this very work."""
+    versions = {}
+    for package in _VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    name = f"{function.__module__}.{function.__qualname__}"
+    record = {"function": name, "shards": hashlib.sha256(repr(list(shards)).encode()).hexdigest(), "versions": versions}
+    if work.is_dir():
+        clean_temporaries(work)
+        try:
+            same = read_json(work / "record.json") == record
+        except (FileNotFoundError, CorruptError):
+            same = False
+        if same:
+            _log.info("continuing with %d of %d pieces, found in %s", len(list(work.glob("*.npz"))), len(shards), work)
+            return
+        shutil.rmtree(work)
+    work.mkdir(parents=True)
+    write_json(work / "record.json", record)
+
+
+def _kept(function: Callable[..., dict[str, np.ndarray]], path: Path, *shard: Any) -> dict[str, np.ndarray]:
+    """The piece in the file, or else made now and put there."""
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            _log.warning("%s is damaged (%s); making this piece again", path, error)
+    arrays = function(*shard)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
+    return arrays
 
 
 @contextlib.contextmanager

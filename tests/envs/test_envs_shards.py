@@ -1,7 +1,12 @@
 """Work in pieces gives the same results in any number of processes, from any kind of script."""
 
+import os
+import signal
 import subprocess
 import sys
+
+import numpy as np
+import pytest
 
 from envs.shards import run_shards
 
@@ -23,3 +28,60 @@ def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path)
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines() == ["script", "[(3, 1), (2, 1)]"]
+
+
+def count_up(log, number):
+    with open(log, "a") as file:
+        file.write(f"{number} ")
+    if os.environ.get("STOP_AT") == str(number):
+        raise RuntimeError("stopped")
+    return {"numbers": np.full(3, number), "flags": np.array([number % 2 == 0])}
+
+
+def test_finished_pieces_are_not_made_again(tmp_path, monkeypatch):
+    log, work = tmp_path / "log", tmp_path / "work"
+    shards = [(str(log), number) for number in range(4)]
+    settings = {"title": "t", "processes": 1, "work": work}
+    monkeypatch.setenv("STOP_AT", "2")
+    with pytest.raises(RuntimeError, match="stopped"):
+        list(run_shards(count_up, shards, **settings))
+    monkeypatch.delenv("STOP_AT")
+    (work / "00001.npz").write_bytes(b"PK damaged")
+    results = list(run_shards(count_up, shards, **settings))
+    assert log.read_text() == "0 1 2 1 2 3 "  # piece 0 was there, piece 1 damaged
+    for number, result in enumerate(results):
+        np.testing.assert_array_equal(result["numbers"], [number] * 3)
+        assert result["flags"].dtype == bool
+    # Other arguments are other work, whose pieces must not be mixed with these.
+    log.unlink()
+    list(run_shards(count_up, shards[:3], **settings))
+    assert log.read_text() == "0 1 2 "
+
+
+WORK = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from envs.shards import run_shards
+def slow(number):
+    if number == 2 and len(sys.argv) > 2:
+        print("working", flush=True)
+        time.sleep(60)
+    return {"numbers": np.array([number])}
+for part in run_shards(slow, [(n,) for n in range(4)], title="t", processes=1, work=Path(sys.argv[1])):
+    pass
+print(sorted(file.name for file in Path(sys.argv[1]).glob("*.npz")))
+"""
+
+
+def test_pieces_survive_a_kill(tmp_path):
+    (tmp_path / "script.py").write_text(WORK)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "work")]
+    with subprocess.Popen([*command, "slowly"], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "working\n"
+        child.send_signal(signal.SIGKILL)
+    first = tmp_path / "work" / "00000.npz"
+    written = first.stat().st_mtime_ns
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == str([f"0000{number}.npz" for number in range(4)])
+    assert first.stat().st_mtime_ns == written
