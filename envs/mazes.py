@@ -17,6 +17,7 @@ import numpy as np
 
 from envs.extras import make_gymnasium
 from envs.minari_files import Episode, write_minari
+from envs.ogbench_files import split_sizes, write_ogbench
 from envs.shards import Progress, run_shards
 from hybridrl.errors import ConfigError
 
@@ -35,7 +36,10 @@ OGBENCH_SIZES = {
     ("large", "stitch"): (5000, 200),
     ("giant", "navigate"): (500, 2000),
     ("giant", "stitch"): (5000, 200),
+    ("teleport", "navigate"): (1000, 1000),
+    ("teleport", "stitch"): (5000, 200),
 }
+OGBENCH_SHARDS = 32  # a kill loses a few seconds of work
 
 
 # D4RL's PointMaze in its maintained form ------------------------------------------------------------------------------
@@ -225,62 +229,50 @@ def generate_ogbench_pointmaze(
     seed: int = 0,
     processes: int | None = None,
     progress: Progress | None = None,
+    work: Path | None = None,
 ) -> None:
     """Write `pointmaze-<maze>-<kind>-v0.npz` and its validation set, a tenth of it (Park et al. 2024, appendix).
 
     "navigate" runs from goal to goal; "stitch" makes short episodes to one goal four cells away. Nothing ends early.
-    The last row of each episode has an action that leads nowhere, as in the published files.
+    The last row of each episode has an action that leads nowhere, as in the published files. In the teleport maze the
+    row after a jump still observes the entrance, while its `qpos` is at the exit: so does the environment.
 
     Args:
-        maze: "medium", "large" or "giant".
+        maze: "medium", "large", "giant" or "teleport".
         kind: "navigate" or "stitch".
         folder: an empty folder.
         episodes: training episodes; None makes the published number.
         seed: of the whole set; each episode has a seed of its own, derived from it.
-        processes, progress: see `run_shards`.
+        processes, progress, work: see `run_shards`.
     """
     if (maze, kind) not in OGBENCH_SIZES:
         raise ConfigError(
-            f"no generator for pointmaze-{maze}-{kind}; expected maze medium, large or giant and kind navigate or "
-            "stitch; get the other sets from their published files"
+            f"no generator for pointmaze-{maze}-{kind}; expected maze medium, large, giant or teleport and kind "
+            "navigate or stitch; get the other sets from their published files"
         )
     published, length = OGBENCH_SIZES[maze, kind]
-    episodes = published if episodes is None else episodes
-    if episodes < 1:
-        raise ConfigError(f"episodes={episodes}; expected at least 1")
+    train, validation = split_sizes(episodes, published)  # the validation episodes follow the training episodes
+    numbers = np.array_split(np.arange(train + validation), OGBENCH_SHARDS)
+    shards = [(maze, kind, seed, part.tolist(), length + 1) for part in numbers if len(part)]
     name = f"pointmaze-{maze}-{kind}-v0"
-    validation = max(1, episodes // 10)
-    numbers = np.arange(episodes + validation)  # the validation episodes follow the training episodes
-    shards = [(maze, kind, seed, part.tolist(), length + 1) for part in np.array_split(numbers, 16) if len(part)]
-    title = f"making {name}"
-    parts = list(run_shards(_ogbench_episodes, shards, title=title, processes=processes, progress=progress))
-    arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    train_rows = episodes * (length + 1)
-    for suffix, rows in (("", slice(None, train_rows)), ("-val", slice(train_rows, None))):
-        kept: dict[str, Any] = {key: value[rows] for key, value in arrays.items()}
-        np.savez_compressed(Path(folder) / f"{name}{suffix}.npz", **kept)
+    parts = list(
+        run_shards(_ogbench_episodes, shards, title=f"making {name}", processes=processes, progress=progress, work=work)
+    )
+    write_ogbench(folder, name, parts, train * (length + 1))
 
 
 def _ogbench_episodes(maze: str, kind: str, seed: int, numbers: list[int], rows: int) -> dict[str, np.ndarray]:
     """The episodes with these numbers, `rows` rows each, end to end, with the published files' keys and types."""
     env = make_gymnasium(f"pointmaze-{maze}-v0", "ogbench").unwrapped
     parts = [_ogbench_episode(env, kind, np.random.default_rng([seed, number]), rows) for number in numbers]
-    states, velocities, actions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    terminals = np.zeros(len(actions), bool)
+    arrays = {key: np.concatenate([part[key] for part in parts]).astype(np.float32) for key in parts[0]}
+    terminals = np.zeros(len(arrays["actions"]), bool)
     terminals[rows - 1 :: rows] = True
-    return {
-        "observations": states.astype(np.float32),
-        "actions": actions,
-        "terminals": terminals,
-        "qpos": states.astype(np.float32),
-        "qvel": velocities.astype(np.float32),
-    }
+    return arrays | {"terminals": terminals}
 
 
-def _ogbench_episode(
-    env: Any, kind: str, rng: np.random.Generator, rows: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One episode: states and velocities before each action, and float32 actions, all `(rows, 2)`."""
+def _ogbench_episode(env: Any, kind: str, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """One episode: observations, actions, and positions and velocities before each action, all `(rows, 2)`."""
     import mujoco
 
     free, corners = _ogbench_cells(env._maze_type, env.maze_map.tobytes(), env.maze_map.shape)
@@ -297,6 +289,7 @@ def _ogbench_episode(
         shift_x, shift_y = rng.uniform(-1.0, 1.0, 2).tolist()
         return [x + shift_x, y + shift_y]
 
+    entrances, exits, reach = _teleports(env)
     model, data = env.model, env.data
     mujoco.mj_resetData(model, data)
     qpos, qvel = data.qpos, data.qvel
@@ -306,7 +299,9 @@ def _ogbench_episode(
     steps = env.frame_skip
     goal = noisy(goal_cells[rng.integers(len(goal_cells))])
     towards = _subgoals(free, env.xy_to_ij(goal))
-    states, velocities, actions = np.empty((rows, 2)), np.empty((rows, 2)), np.empty((rows, 2), np.float32)
+    states, velocities = np.empty((rows, 2)), np.empty((rows, 2))
+    observations, actions = np.empty((rows, 2)), np.empty((rows, 2), np.float32)
+    observations[0] = qpos
     for row in range(rows):
         states[row], velocities[row] = qpos, qvel
         x, y = qpos.tolist()
@@ -319,12 +314,24 @@ def _ogbench_episode(
         qpos += 0.2 * actions[row]
         qvel[:] = 0.0
         mujoco.mj_step(model, data, nstep=steps)
-        if kind == "navigate":
-            x, y = qpos.tolist()
-            if math.hypot(x - goal[0], y - goal[1]) <= OGBENCH_GOAL_RADIUS:
-                goal = noisy(goal_cells[rng.integers(len(goal_cells))])
-                towards = _subgoals(free, env.xy_to_ij(goal))
-    return states, velocities, actions
+        x, y = qpos.tolist()
+        if row + 1 < rows:
+            observations[row + 1] = x, y
+        if kind == "navigate" and math.hypot(x - goal[0], y - goal[1]) <= OGBENCH_GOAL_RADIUS:
+            goal = noisy(goal_cells[rng.integers(len(goal_cells))])
+            towards = _subgoals(free, env.xy_to_ij(goal))
+        if any(math.hypot(x - at[0], y - at[1]) <= reach for at in entrances):
+            qpos[:] = exits[rng.integers(len(exits))]
+            mujoco.mj_forward(model, data)
+    return {"observations": observations, "actions": actions, "qpos": states, "qvel": velocities}
+
+
+def _teleports(env: Any) -> tuple[list[Any], list[Any], float]:
+    """Positions of entrances and exits, and how near an entrance takes the point in; no entrances in most mazes."""
+    info = env._teleport_info
+    if info is None:
+        return [], [], 0.0
+    return info["teleport_in_xys"], info["teleport_out_xys"], 1.5 * info["teleport_radius"]
 
 
 @functools.lru_cache(maxsize=8)

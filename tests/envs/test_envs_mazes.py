@@ -5,7 +5,8 @@ import pytest
 
 import envs
 from envs import mazes
-from envs.tasks.ogbench import OGBENCH_GOALS
+from envs.extras import make_gymnasium
+from envs.tasks.ogbench_goals import MAZE_GOALS
 from hybridrl.datasets import files
 from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError
@@ -129,7 +130,7 @@ def test_ogbench_data_do_not_depend_on_the_processes(tmp_path, navigate):
         assert one.keys() == two.keys()
         for key in one:
             np.testing.assert_array_equal(one[key], two[key])
-    assert reports[-1] == (16, 16)
+    assert reports[-1] == (22, 22)  # no empty pieces
 
 
 def test_ogbench_files_have_the_published_form(navigate):
@@ -174,7 +175,7 @@ def test_ogbench_course_is_the_environment_s_own(navigate):
 def test_ogbench_subgoals_are_the_environment_s(navigate):
     env = envs.make_env(envs.make_task("pointmaze-giant-navigate-singletask-v0"), 0).env.unwrapped
     free, _ = mazes._ogbench_cells("giant", env.maze_map.tobytes(), env.maze_map.shape)
-    for goal in OGBENCH_GOALS["giant"]:
+    for goal in MAZE_GOALS["giant"]:
         towards = mazes._subgoals(free, goal)
         for cell in free:
             expected, _ = env.get_oracle_subgoal(env.ij_to_xy(cell), env.ij_to_xy(goal))
@@ -206,9 +207,29 @@ def test_stitch_episodes_reach_four_cells(tmp_path):
         assert max(mazes._distances(free, cells[0])[cell] for cell in cells) == 4
 
 
+def test_teleports_take_the_point_elsewhere_and_show_it_one_row_late():
+    env = make_gymnasium("pointmaze-teleport-v0", "ogbench").unwrapped
+    arrays = mazes._ogbench_episodes("teleport", "navigate", 0, list(range(8)), 1001)
+    jumped = np.flatnonzero((arrays["observations"] != arrays["qpos"]).any(axis=1))
+    assert len(jumped) > 10
+    entrances, exits = (np.array(env._teleport_info[f"teleport_{way}_xys"]) for way in ("in", "out"))
+    to_entrance = np.linalg.norm(arrays["observations"][jumped, None] - entrances, axis=-1).min(axis=1)
+    to_exit = np.linalg.norm(arrays["qpos"][jumped, None] - exits, axis=-1)
+    assert to_entrance.max() <= 1.5
+    assert to_exit.min(axis=1).max() < 1e-6
+    assert len(np.unique(to_exit.argmin(axis=1))) == len(exits)
+    # The environment, restarted from the state of each such row and the one before, makes the same step.
+    env.reset()
+    for row in [*jumped[:20], *range(50)]:
+        if row in jumped - 1 or row % 1001 == 1000:
+            continue
+        env.set_state(arrays["qpos"][row].astype(np.float64), np.zeros(2))
+        np.testing.assert_allclose(env.step(arrays["actions"][row])[0], arrays["observations"][row + 1], atol=2e-6)
+
+
 def test_bad_requests_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="teleport"):
-        mazes.generate_ogbench_pointmaze("teleport", "navigate", tmp_path)
+    with pytest.raises(ConfigError, match="pointmaze-arena-navigate"):
+        mazes.generate_ogbench_pointmaze("arena", "navigate", tmp_path)
     with pytest.raises(ConfigError, match="multiple of 8"):
         mazes.generate_pointmaze_umaze(tmp_path, steps=1001)
     with pytest.raises(ConfigError, match="at least 1"):
