@@ -79,17 +79,22 @@ def _algorithms() -> str:
 
 
 def _tasks() -> str:
-    """Tasks, those that differ in a final number only in one line."""
-    lines, described = [], set()
+    """Tasks, OGBench's in one line per environment."""
+    lines = []
+    ogbench: dict[str, list[str]] = {}
     for name in task_names():
-        stem = name.rpartition("-task")[0] if "-task" in name else ""
-        if stem:
-            if stem in described:
-                continue
-            described.add(stem)
-            lines.append(f"  task={stem}-task1-v0 ... -task5-v0".ljust(66) + "the same maze, its five goals")
+        task = make_task(name)
+        if task.dataset is not None and task.dataset.format == "ogbench":
+            environment, kind, _ = task.dataset.id.rsplit("-", 2)
+            kinds = ogbench.setdefault(environment.removeprefix("visual-"), [])
+            kinds += [kind] if kind not in kinds else []
             continue
-        lines.append(f"  task={name}".ljust(66) + _task_text(make_task(name)))
+        lines.append(f"  task={name}".ljust(66) + _task_text(task))
+    lines += [  # of these names alone there are hundreds
+        "  OGBench: task=<environment>-<kind><form>-v0, the form being -singletask or -singletask-task1 to -task5;",
+        "  to reach any goal it is nothing or -oraclerep; visual-... has pixels; more in docs/datasets.md",
+        *(f"    {environment}-{{{','.join(kinds)}}}" for environment, kinds in ogbench.items()),
+    ]
     return "\n".join([f"tasks (default {DEFAULTS['task']})", *lines, ""])
 
 

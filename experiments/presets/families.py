@@ -1,8 +1,8 @@
 """What the algorithms' published settings share on each family of tasks.
 
 All numbers are those of WSRL's experiments (Zhou et al. 2025, table of hyperparameters in the appendix, and the launch
-scripts of the published code, which the appendix summarises). The
-point mazes are not in that paper. They take AntMaze's settings but for what `POINT_MAZE` says.
+scripts of the published code, which the appendix summarises). The point mazes and OGBench's other environments are not
+in that paper. They take AntMaze's settings but for what `POINT_MAZE` says.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from algorithms import PenaltyConfig
+from hybridrl.errors import ConfigError
 from hybridrl.task import Task
 
-FAMILIES = ("antmaze", "pointmaze", "kitchen", "adroit", "locomotion", "probe")
+UNPUBLISHED = ("pointmaze", "humanoidmaze", "antsoccer", "cube", "scene", "puzzle")
+FAMILIES = ("antmaze", *UNPUBLISHED, "kitchen", "adroit", "locomotion", "probe")
 
 _NETWORKS: dict[str, dict[str, Any]] = {
     "antmaze": {
@@ -35,7 +37,7 @@ POINT_MAZE: dict[str, Any] = {
     "initial_temperature": 0.02,
     "target_update_rate": 0.02,
 }
-_NETWORKS["pointmaze"] = _NETWORKS["antmaze"] | POINT_MAZE
+_NETWORKS |= dict.fromkeys(UNPUBLISHED, _NETWORKS["antmaze"] | POINT_MAZE)
 _PENALTY: dict[str, dict[str, Any]] = {
     "antmaze": {"multiplier": "lagrange", "target_gap": 0.8},
     "kitchen": {"multiplier": "fixed", "weight": 5.0, "importance_sampled": False},
@@ -47,12 +49,26 @@ _OFFLINE_UPDATES = {"antmaze": 1_000_000, "kitchen": 250_000, "adroit": 20_000, 
 
 
 def family(task: Task) -> str:
-    """The family whose published settings apply."""
-    return "antmaze" if task.family == "pointmaze" else task.family
+    """The family whose published settings apply.
+
+    Raises:
+        ConfigError: the task has goals or images, which these algorithms cannot see.
+    """
+    if task.num_goals:
+        single = task.name.replace("-oraclerep", "").replace("-v0", "-singletask-v0")
+        raise ConfigError(
+            f"task {task.name!r} is goal-conditioned and has no rewards; this algorithm learns from rewards; "
+            f"choose one goal of it, such as {single!r}"
+        )
+    if task.pixels:
+        raise ConfigError(
+            f"task {task.name!r} shows images; this algorithm's networks take vectors; choose the state-based task"
+        )
+    return "antmaze" if task.family in UNPUBLISHED else task.family
 
 
 def networks(task: Task) -> dict[str, Any]:
-    """Arguments of `SACConfig`: the networks, and on the point mazes their rates."""
+    """Arguments of `SACConfig`: the networks, and on the point mazes and the like their rates."""
     return _NETWORKS[task.family]
 
 

@@ -32,11 +32,11 @@ def preset(task: Task, scale: str) -> Preset:
 
     20 critic updates of 256 rows per step, 5,000 uniformly random steps at the start, 10 episodes every 5,000 steps.
     Departure: rewards are the task's, shared by all algorithms here (on AntMaze 10 r - 5, where the paper has r - 1),
-    and the point mazes, which the paper does not have, start from the same rates for every algorithm.
+    and OGBench's environments, which the paper does not have, start from the same rates for every algorithm.
     """
     family = published.family(task)
     config = RLPDConfig()
-    settings = _AGENT[family] | (published.POINT_MAZE if task.family == "pointmaze" else {})
+    settings = _AGENT[family] | (published.POINT_MAZE if task.family in published.UNPUBLISHED else {})
     agent = dataclasses.replace(config, sac=dataclasses.replace(config.sac, **settings))
     common: dict[str, Any] = {"offline_updates": 0, "retention": "mixed", "warmup_actions": "uniform"}
     if family == "probe":

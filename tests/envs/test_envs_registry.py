@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import envs
-from envs.tasks.ogbench import OGBENCH_GOALS
 from hybridrl.errors import ConfigError, MissingExtraError
 
 
@@ -43,37 +42,6 @@ def test_missing_package_names_the_extra(monkeypatch):
 def test_tasks_travel_to_worker_processes():
     for name in envs.task_names():
         assert pickle.loads(pickle.dumps(envs.make_task(name))).name == name
-
-
-def test_ogbench_goals_are_the_benchmark_s():
-    for maze, goals in OGBENCH_GOALS.items():
-        for number, goal in enumerate(goals, start=1):
-            task = envs.make_task(f"pointmaze-{maze}-navigate-singletask-task{number}-v0")
-            env = envs.make_env(task, 0)
-            env.reset()
-            inner = env.env.unwrapped
-            assert inner.cur_task_info["goal_ij"] == goal
-            assert task.dataset.relabel.keywords["goal"] == tuple(inner.cur_goal_xy)
-            assert task.dataset.relabel.keywords["tolerance"] == inner._goal_tol
-
-
-@pytest.mark.parametrize("number", [None, 1, 3])
-def test_relabelling_equals_the_benchmark_s(number):
-    from ogbench.relabel_utils import relabel_dataset
-
-    suffix = "" if number is None else f"-task{number}"
-    task = envs.make_task(f"pointmaze-medium-navigate-singletask{suffix}-v0")
-    env = envs.make_env(task, 0).env
-    rng = np.random.default_rng(0)
-    positions = rng.uniform(-4.0, 24.0, (20_000, 2)).astype(np.float32)
-    positions[:5000] = np.asarray(task.dataset.relabel.keywords["goal"]) + rng.uniform(-1.5, 1.5, (5000, 2))
-    expected = {"qpos": positions}
-    relabel_dataset(task.env_id, env, expected)
-    rewards, successes = task.dataset.relabel({"qpos": positions})
-    np.testing.assert_array_equal(rewards, expected["rewards"])
-    np.testing.assert_array_equal(1.0 - successes, expected["masks"])
-    assert rewards.dtype == np.float32
-    assert 0 < successes.sum() < len(successes)
 
 
 def test_ogbench_rewards_by_hand_and_transform():

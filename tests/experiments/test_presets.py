@@ -9,6 +9,7 @@ from experiments import presets
 from experiments.config import compose
 from experiments.console import scale_note
 from experiments.settings import ALGORITHMS
+from hybridrl.errors import ConfigError
 from hybridrl.task import Task
 
 TABLE = {  # family: offline agent, updates, critic, actor, std, gain, multiplier, weight, sampled, online backup
@@ -122,8 +123,19 @@ def test_the_header_lists_what_shrank():
 def test_every_combination_of_algorithm_and_task_has_a_preset():
     for algo in ALGORITHMS:
         for name in task_names():
+            task = make_task(name)
+            if task.num_goals or task.pixels:  # not every algorithm can take them
+                continue
             for scale in ("cpu", "paper"):
-                presets.module(algo).preset(make_task(name), scale)
+                presets.module(algo).preset(task, scale)
+
+
+@pytest.mark.parametrize("algo", ["wsrl", "rlpd", "calql", "cql", "sac"])
+def test_goals_and_images_are_refused(algo):
+    with pytest.raises(ConfigError, match="such as 'cube-single-play-singletask-v0'"):
+        presets.module(algo).preset(make_task("cube-single-play-oraclerep-v0"), "cpu")
+    with pytest.raises(ConfigError, match="shows images"):
+        presets.module(algo).preset(make_task("visual-scene-play-singletask-v0"), "cpu")
 
 
 def phases(*overrides):
