@@ -1,9 +1,4 @@
-"""Tiny MDPs in pure JAX with answers known on paper, and an adapter that lets Gymnasium's drivers run them.
-
-All share one functional interface, which compiles, scans and vmaps:
-
-    state, observation = probe.reset(key)
-    state, observation, reward, terminated, truncated = probe.step(state, action, key)
+"""Tiny MDPs in pure JAX with answers known on paper, on the interface of `envs.functional`.
 
 Each comes with its optimal value function: of the environment's own reward by default, and of
 `reward_scale * reward + reward_shift` where given, which is what an agent learns in a task.
@@ -11,25 +6,19 @@ Each comes with its optimal value function: of the environment's own reward by d
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from typing import Any, Protocol
-
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from gymnasium.spaces import Box
 
+from envs.functional import Continuous, FunctionalEnv, StepResult
 from hybridrl.errors import ConfigError
 
 BANDIT_BEST_ACTION = 0.5
 REACH_GOAL = 0.8  # success beyond it
 REACH_MOVE = 0.2  # distance of a full action
 REACH_HORIZON = 20
-
-StepResult = tuple["ProbeState", jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 class ProbeState(struct.PyTreeNode):
@@ -39,29 +28,12 @@ class ProbeState(struct.PyTreeNode):
     steps: jax.Array  # int32 (), taken so far
 
 
-class Probe(Protocol):
-    """An MDP with observations `(obs_dim,)` and actions `(action_dim,)` in [-1, 1]."""
-
-    obs_dim: int
-    action_dim: int
-    horizon: int
-
-    def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
-        """A first state and its observation."""
-        ...
-
-    def step(self, state: ProbeState, action: jax.Array, key: jax.Array) -> StepResult:
-        """The next state and observation, the reward `()`, and whether the episode terminated or was truncated."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Bandit:
+class Bandit(struct.PyTreeNode):
     """One step with reward `1 - (a - 0.5)**2`, and the end. The best action is 0.5, of value 1 at any discount."""
 
-    obs_dim: int = 1
-    action_dim: int = 1
-    horizon: int = 1
+    obs_dim: int = struct.field(pytree_node=False, default=1)
+    actions: Continuous = struct.field(pytree_node=False, default=Continuous(1))
+    horizon: int = struct.field(pytree_node=False, default=1)
 
     def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
         """The only state, observed as 0."""
@@ -74,6 +46,10 @@ class Bandit:
         reward = 1.0 - jnp.square(action[0] - BANDIT_BEST_ACTION)
         return state, _observe(state), reward.astype(jnp.float32), jnp.bool_(True), jnp.bool_(False)
 
+    def solved(self, reward: jax.Array, terminated: jax.Array) -> jax.Array:
+        """Every termination is a success."""
+        return terminated
+
     def optimal_value(
         self, observations: np.ndarray, discount: float, reward_scale: float = 1.0, reward_shift: float = 0.0
     ) -> np.ndarray:
@@ -81,13 +57,12 @@ class Bandit:
         return np.full(len(observations), reward_scale * 1.0 + reward_shift)
 
 
-@dataclasses.dataclass(frozen=True)
-class Chain:
+class Chain(struct.PyTreeNode):
     """Two steps, -1 then +1 then the end, with reward 1 on the last: `V*(-1) = discount`, `V*(+1) = 1`."""
 
-    obs_dim: int = 1
-    action_dim: int = 1
-    horizon: int = 2
+    obs_dim: int = struct.field(pytree_node=False, default=1)
+    actions: Continuous = struct.field(pytree_node=False, default=Continuous(1))
+    horizon: int = struct.field(pytree_node=False, default=2)
 
     def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
         """The state -1."""
@@ -100,6 +75,10 @@ class Chain:
         state = ProbeState(position=jnp.float32(1.0), steps=state.steps + 1)
         return state, _observe(state), last.astype(jnp.float32), last, jnp.bool_(False)
 
+    def solved(self, reward: jax.Array, terminated: jax.Array) -> jax.Array:
+        """Every termination is a success."""
+        return terminated
+
     def optimal_value(
         self, observations: np.ndarray, discount: float, reward_scale: float = 1.0, reward_shift: float = 0.0
     ) -> np.ndarray:
@@ -108,17 +87,16 @@ class Chain:
         return np.where(np.asarray(observations)[:, 0] > 0, last, reward_shift + discount * last)
 
 
-@dataclasses.dataclass(frozen=True)
-class Reach:
+class Reach(struct.PyTreeNode):
     """Move right on [-1, 1] by 0.2 of the action; reward 1 and the end beyond 0.8, else 0; cut after 20 steps.
 
     An episode starts uniformly in [-1, 0]. The best action is 1 everywhere. From x it needs
     `n = floor((0.8 - x) / 0.2) + 1` steps, at most 10, so that `V*(x) = discount**(n - 1)`.
     """
 
-    obs_dim: int = 1
-    action_dim: int = 1
-    horizon: int = REACH_HORIZON
+    obs_dim: int = struct.field(pytree_node=False, default=1)
+    actions: Continuous = struct.field(pytree_node=False, default=Continuous(1))
+    horizon: int = struct.field(pytree_node=False, default=REACH_HORIZON)
 
     def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
         """A uniform start in [-1, 0]."""
@@ -132,6 +110,10 @@ class Reach:
         success = position > REACH_GOAL
         truncated = ~success & (state.steps >= self.horizon)
         return state, _observe(state), success.astype(jnp.float32), success, truncated
+
+    def solved(self, reward: jax.Array, terminated: jax.Array) -> jax.Array:
+        """Every termination is a success."""
+        return terminated
 
     def optimal_value(
         self, observations: np.ndarray, discount: float, reward_scale: float = 1.0, reward_shift: float = 0.0
@@ -150,44 +132,15 @@ PROBES: dict[str, Bandit | Chain | Reach] = {
 }
 
 
-class ProbeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A probe behind Gymnasium's interface."""
-
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
+class ProbeEnv(FunctionalEnv):
+    """The probe of a name behind Gymnasium's interface."""
 
     def __init__(self, name: str) -> None:
         if name not in PROBES:
             raise ConfigError(f"no probe {name!r}; expected one of {sorted(PROBES)}")
         self.probe = PROBES[name]
+        super().__init__(self.probe)
         self.observation_space = Box(-1.0, 1.0, (self.probe.obs_dim,), np.float32)
-        self.action_space = Box(-1.0, 1.0, (self.probe.action_dim,), np.float32)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode."""
-        super().reset(seed=seed)
-        key = jax.random.key(int(self.np_random.integers(2**31)))
-        self._key, reset_key = jax.random.split(key)
-        self._state, observation = _reset(self.probe, reset_key)
-        return np.asarray(observation), {"success": False}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Act for one step; `info["success"]` says whether it terminated."""
-        self._key, self._state, *seen = _step(self.probe, self._key, self._state, np.asarray(action, np.float32))
-        observation, reward, terminated, truncated = jax.device_get(seen)
-        return observation, float(reward), bool(terminated), bool(truncated), {"success": bool(terminated)}
-
-
-@functools.partial(jax.jit, static_argnums=0)  # compiled once per probe, not once per environment
-def _reset(probe: Probe, key: jax.Array) -> tuple[ProbeState, jax.Array]:
-    return probe.reset(key)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _step(probe: Probe, key: jax.Array, state: ProbeState, action: jax.Array) -> tuple[Any, ...]:
-    key, step_key = jax.random.split(key)
-    return key, *probe.step(state, action, step_key)
 
 
 def _observe(state: ProbeState) -> jax.Array:
