@@ -5,12 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from envs.tasks import local, ogbench, pointmaze, probes
+from envs.tasks import local, locks, ogbench, pointmaze, probes
 from envs.wrappers import TaskEnv
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
 
-TASKS: dict[str, Callable[[], Task]] = {**pointmaze.TASKS, **ogbench.TASKS, **local.TASKS, **probes.TASKS}
+TASKS: dict[str, Callable[[], Task]] = {
+    **pointmaze.TASKS,
+    **ogbench.TASKS,
+    **local.TASKS,
+    **locks.TASKS,
+    **probes.TASKS,
+}
 
 
 def task_names() -> tuple[str, ...]:

@@ -46,8 +46,8 @@ class Task:
 
     Attributes:
         name: what users type: `task=pointmaze-umaze-v2`.
-        family: which published settings apply: "antmaze", "pointmaze", "kitchen", "adroit", "locomotion", "probe", or
-            the first word of an OGBench environment.
+        family: which published settings apply: "antmaze", "pointmaze", "kitchen", "adroit", "locomotion", "lock",
+            "probe", or the first word of an OGBench environment.
         env_id: the Gymnasium id.
         horizon: the time limit in environment steps; reaching it truncates, it never terminates.
         env_kwargs: keyword arguments of the environment, as pairs.

@@ -14,7 +14,7 @@ from hybridrl.errors import ConfigError
 from hybridrl.task import Task
 
 UNPUBLISHED = ("pointmaze", "humanoidmaze", "antsoccer", "cube", "scene", "puzzle")
-FAMILIES = ("antmaze", *UNPUBLISHED, "kitchen", "adroit", "locomotion", "probe")
+FAMILIES = ("antmaze", *UNPUBLISHED, "kitchen", "adroit", "locomotion", "lock", "probe")
 
 _NETWORKS: dict[str, dict[str, Any]] = {
     "antmaze": {
@@ -26,6 +26,7 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "kitchen": {"critic_hidden_dims": (512,) * 3, "actor_hidden_dims": (512,) * 3},
     "adroit": {"critic_hidden_dims": (512,) * 3, "actor_hidden_dims": (512,) * 2, "last_hidden_gain": 0.01},
     "locomotion": {"critic_hidden_dims": (256,) * 2, "actor_hidden_dims": (256,) * 2, "last_hidden_gain": 0.01},
+    "lock": {"critic_hidden_dims": (256,) * 2, "actor_hidden_dims": (256,) * 2},  # in none of these papers
     "probe": {"critic_hidden_dims": (32,) * 2, "actor_hidden_dims": (32,) * 2, "num_critics": 4},
 }
 # Ours, for rewards of -1 and 0 instead of AntMaze's -5 and +5: values are five times smaller, so the temperature starts
@@ -43,9 +44,17 @@ _PENALTY: dict[str, dict[str, Any]] = {
     "kitchen": {"multiplier": "fixed", "weight": 5.0, "importance_sampled": False},
     "adroit": {"multiplier": "fixed", "weight": 1.0},
     "locomotion": {"multiplier": "fixed", "weight": 5.0},
+    "lock": {"multiplier": "fixed", "weight": 5.0},
     "probe": {"multiplier": "lagrange", "target_gap": 0.8},
 }
-_OFFLINE_UPDATES = {"antmaze": 1_000_000, "kitchen": 250_000, "adroit": 20_000, "locomotion": 250_000, "probe": 600}
+_OFFLINE_UPDATES = {
+    "antmaze": 1_000_000,
+    "kitchen": 250_000,
+    "adroit": 20_000,
+    "locomotion": 250_000,
+    "lock": 250_000,
+    "probe": 600,
+}
 
 
 def family(task: Task) -> str:
