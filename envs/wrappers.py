@@ -93,7 +93,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._episode, self._step, self._running = self._episode + 1, 0, True
         if self.task.num_goals:
             info = info | {"goal": self._goal(info)}
-        return self._checked(observation), info | {"success": self._success(info)}
+        return self._checked(observation), info | {"success": self._success(info, 0.0)}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Act for one step.
@@ -120,7 +120,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 np.clip(scaled, self._low, self._high).astype(np.float32)
             )
         self._step += 1
-        raw_reward, success = float(raw_reward), self._success(info)
+        raw_reward = float(raw_reward)
+        success = self._success(info, raw_reward)
         if not np.isfinite(raw_reward):
             raise EnvironmentFault(f"{self._where()}: reward {raw_reward}; expected a finite number; {_ADVICE}")
         observation = self._checked(observation)
@@ -150,7 +151,9 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def _private_globals(self) -> contextlib.AbstractContextManager[None]:
         return global_generator(self._globals)
 
-    def _success(self, info: dict[str, Any]) -> bool:
+    def _success(self, info: dict[str, Any], raw_reward: float) -> bool:
+        if self.task.success_key == "reward":
+            return raw_reward > 0
         return self.task.success_key is not None and bool(info.get(self.task.success_key, False))
 
     def _goal(self, info: dict[str, Any]) -> np.ndarray:

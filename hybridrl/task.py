@@ -27,6 +27,8 @@ class DatasetSpec:
         represent: `(rows, goal_dim)` representations of the rows as goals, where a goal is not an observation; given
             the file's arrays by name.
         rows: the number of transitions, for the lists a user reads; 0 if unknown.
+        action_bounds: low and high of the recorded actions, one number per entry, where they are not -1 and 1; they are
+            rescaled on reading (Minari).
     """
 
     id: str
@@ -38,6 +40,7 @@ class DatasetSpec:
     relabel: Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]] | None = None
     represent: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     rows: int = 0
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +55,16 @@ class Task:
         horizon: the time limit in environment steps; reaching it truncates, it never terminates.
         env_kwargs: keyword arguments of the environment, as pairs.
         dataset: the offline data, or None for a task without any.
-        observation_keys: entries of a dict observation to concatenate, in this order; empty for plain observations.
+        observation_keys: entries of a dict observation to concatenate, in this order, nested ones as "outer/inner";
+            empty for plain observations.
         pixels: observations are uint8 images `(height, width, channels)` and stay so, rather than float32 vectors.
         num_goals: how many goals the benchmark evaluates on; 0 for a task without goals. Where there are goals,
             `TaskEnv.reset(options={"task_id": k})`, k from 1 to `num_goals`, takes the k-th (at random without it), and
             the `info` it returns holds it as `goal`: an observation, or what `DatasetSpec.represent` makes of one. The
             dataset's rewards are then zeros, which goal samplers replace.
         reward_scale, reward_shift: the agent sees `reward_scale * reward + reward_shift`.
-        success_key: entry of `info` that says whether the task is solved; None if it has no notion of success.
+        success_key: entry of `info` that says whether the task is solved; "reward" if a reward above 0 does; None if
+            the task has no notion of success.
         terminate_on_success: the episode ends, without bootstrapping, at the first success.
         failure_reward: the transformed reward of every step that is not a success, for sparse tasks whose failing
             episodes count as never ending (Cal-QL's rule); None for dense rewards.
@@ -136,8 +141,8 @@ class Task:
                     "set observation_keys to those to concatenate"
                 )
             return np.asarray(observation, np.float32)
-        parts = [np.asarray(observation[key], np.float32) for key in self.observation_keys]
-        return np.concatenate(parts, axis=-1)
+        parts = [np.asarray(_entry(observation, key), np.float32) for key in self.observation_keys]
+        return np.concatenate([np.atleast_1d(part) for part in parts], axis=-1)
 
     def score(self, returns: np.ndarray, successes: np.ndarray) -> np.ndarray:
         """Scores on the 0-100 scale of episodes with these raw returns and successes, both `(episodes,)`."""
@@ -145,3 +150,11 @@ class Task:
             return 100.0 * np.asarray(successes, np.float64)
         low, high = self.score_range
         return 100.0 * (np.asarray(returns, np.float64) - low) / (high - low)
+
+
+def _entry(observation: Any, key: str) -> Any:
+    """The entry of a dict, or of a dict inside it."""
+    if key in observation:
+        return observation[key]
+    outer, _, inner = key.partition("/")
+    return _entry(observation[outer], inner)

@@ -34,6 +34,8 @@ def read_quickly(folder: Path, task: Task, source: Source, root: Path) -> Steps:
     if task.dataset is None or task.dataset.format not in SLOW_FORMATS:
         return read(folder, task)
     parts = [_VERSION, task.dataset.format, source.sha256, task.observation_keys, task.success_key]
+    if task.dataset.action_bounds is not None:
+        parts.append(task.dataset.action_bounds)
     copy = root / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     if (copy / MANIFEST).is_file():
         try:

@@ -70,6 +70,26 @@ def read_minari(folder: Path | str, task: Task) -> Steps:
     return Steps(**{name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]})
 
 
+def minari_infos(folder: Path | str) -> tuple[str, ...]:
+    """The names of the infos that a Minari dataset's first episode recorded.
+
+    Raises:
+        DatasetError: the file is missing or damaged.
+    """
+    path = Path(folder) / _MINARI_FILE
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            episode = _Group(path, file.id).group_at("episode_0")
+            infos = episode.group_at("infos") if episode is not None else None
+            return tuple(infos.names()) if infos is not None else ()
+    except FileNotFoundError:
+        raise DatasetError(f"{path} does not exist; expected a Minari dataset in HDF5 there{_hint(path)}") from None
+    except OSError as error:
+        raise DatasetError(
+            f"{path} is not a readable HDF5 file ({error}); delete its folder and get it again"
+        ) from error
+
+
 def read_ogbench(path: Path | str, task: Task) -> Steps:
     """Read an OGBench file, with rewards and successes from the task's `relabel`.
 
@@ -236,7 +256,7 @@ def _arrays(episode: _Group, task: Task) -> dict[str, _Array]:
     """The arrays of an episode that are needed, unread; the parts of an observation as `observations/<key>`."""
     parts = episode.group_at("observations")
     if parts is not None:
-        arrays = {f"observations/{key}": parts.array(key) for key in task.observation_keys or parts.names()}
+        arrays = {f"observations/{key}": _nested(parts, key) for key in task.observation_keys or parts.names()}
     elif task.observation_keys and episode.get("observations") is not None:
         raise DatasetError(
             f"{episode.where('observations')} is one array; "
@@ -256,6 +276,29 @@ def _arrays(episode: _Group, task: Task) -> dict[str, _Array]:
     return arrays
 
 
+def _nested(group: _Group, key: str) -> _Array:
+    """The array at `outer/inner`, however deep."""
+    *outer, name = key.split("/")
+    for step in outer:
+        inner = group.group_at(step)
+        if inner is None:
+            raise DatasetError(f"{group.where(step)} is no group; expected one with {key!r}; get the dataset again")
+        group = inner
+    return group.array(name)
+
+
+def _rescaled(where: str, actions: np.ndarray, task: Task) -> np.ndarray:
+    """Actions in units of [-1, 1], from the bounds that the dataset records."""
+    if task.dataset is None or task.dataset.action_bounds is None:
+        return actions
+    low, high = (np.asarray(bound, np.float32) for bound in task.dataset.action_bounds)
+    if actions.shape[1:] != low.shape:
+        raise DatasetError(
+            f"{where} has actions of width {actions.shape[1]}; expected {len(low)}; get the dataset again"
+        )
+    return 2.0 * (actions - low) / (high - low) - 1.0
+
+
 def _read_episode(episode: _Group, arrays: dict[str, _Array], task: Task) -> dict[str, np.ndarray]:
     """One episode's fields of `Steps`."""
     parts = {
@@ -271,6 +314,7 @@ def _read_episode(episode: _Group, arrays: dict[str, _Array], task: Task) -> dic
         parts["observations"] if plain else {name.split("/", 1)[1]: part for name, part in parts.items()}
     )
     actions = _matrix(arrays["actions"].where, arrays["actions"].read())
+    actions = _rescaled(arrays["actions"].where, actions, task)
     steps = len(actions)
     if len(observations) != steps + 1:
         raise DatasetError(
