@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from envs.tasks import local, locks, ogbench, pointmaze, probes
+from envs.tasks import local, locks, minari, ogbench, pointmaze, probes
 from envs.wrappers import TaskEnv
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
@@ -18,6 +18,9 @@ TASKS: dict[str, Callable[[], Task]] = {
     **probes.TASKS,
 }
 
+# Names that begin so are no rows of the table: what follows is looked up when it is asked for.
+RESOLVERS: dict[str, Callable[[str], Task]] = {minari.PREFIX: minari.minari_task}
+
 
 def task_names() -> tuple[str, ...]:
     """Every task's name, in the order of the table."""
@@ -25,16 +28,20 @@ def task_names() -> tuple[str, ...]:
 
 
 def make_task(name: str) -> Task:
-    """The task called `name`.
+    """The task called `name`; `minari/<dataset id>` is that of any Minari dataset, which is fetched if need be.
 
     Raises:
         ConfigError: there is none; the message proposes the nearest name.
+        DatasetError: a Minari dataset cannot be had.
     """
+    for prefix, resolve in RESOLVERS.items():
+        if name.startswith(prefix):
+            return resolve(name)
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"no task {name!r}; {hint}expected one of {len(TASKS)} names; "
+            f"no task {name!r}; {hint}expected one of {len(TASKS)} names, or minari/<dataset id>; "
             'list them with: python -c "import envs; print(*envs.task_names())"'
         )
     return TASKS[name]()

@@ -94,6 +94,7 @@ def _tasks() -> str:
         "  OGBench: task=<environment>-<kind><form>-v0, the form being -singletask or -singletask-task1 to -task5;",
         "  to reach any goal it is nothing or -oraclerep; visual-... has pixels; more in docs/datasets.md",
         *(f"    {environment}-{{{','.join(kinds)}}}" for environment, kinds in ogbench.items()),
+        "  Minari: task=minari/<dataset id>, such as minari/D4RL/door/human-v2; more in docs/datasets.md",
     ]
     return "\n".join([f"tasks (default {DEFAULTS['task']})", *lines, ""])
 

@@ -157,9 +157,6 @@ def _check_choice(key: str, value: str) -> None:
         hint = f"did you mean {near!r}? " if near else ""
         raise ConfigError(f"no scale {value!r}; {hint}expected one of {', '.join(SCALES)}")
     if key == "task":
-        from envs import task_names
+        from envs import make_task
 
-        if value not in task_names():
-            close = difflib.get_close_matches(value, task_names(), n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(f"no task {value!r}; {hint}expected one of {len(task_names())} names; see --help")
+        make_task(value)
