@@ -85,13 +85,14 @@ def test_the_adapter_steps_as_the_functions_do():
     assert info == {"success": False}
     key = jax.random.key(int(np.random.Generator(np.random.PCG64(7)).integers(2**31)))
     key, reset_key = jax.random.split(key)
-    state, expected = lock.reset(reset_key)
+    state, expected = jax.jit(lock.reset)(reset_key)
+    functions = jax.jit(lock.step)
     np.testing.assert_allclose(observation, expected, atol=1e-5)
     for step in range(3):
         action = np.asarray(lock.optimal_action(state))
         observation, reward, terminated, truncated, info = env.step(action)
         key, step_key = jax.random.split(key)
-        state, expected, expected_reward, expected_end, _ = lock.step(state, action, step_key)
+        state, expected, expected_reward, expected_end, _ = functions(state, action, step_key)
         np.testing.assert_allclose(observation, expected, atol=1e-5)
         assert (reward, terminated, truncated) == (float(expected_reward), step == 2, False)
         assert terminated == bool(expected_end)

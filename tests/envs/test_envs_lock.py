@@ -102,33 +102,24 @@ def test_observations_are_a_rotated_noisy_code():
         assert np.mean((np.asarray(latents) == latent) & (np.asarray(steps) == step)) > 0.999
 
 
-@pytest.fixture(scope="module")
-def lock3():
-    return Lock.create(3, seed=1)
-
-
-def play(lock, policy, episodes):
-    """The rewards of `episodes` episodes, `(horizon, episodes)`."""
-    _, rows = rollout(lock, policy, jax.random.key(2), num_envs=episodes, num_steps=lock.horizon)
-    np.testing.assert_array_equal(
-        np.asarray(rows.terminations).all(axis=1), np.arange(lock.horizon) == lock.horizon - 1
-    )
+@pytest.mark.parametrize("margin", [0.0, 0.3, 1.0])
+def test_the_lock_opens_as_often_as_computed(margin):
+    lock, episodes = Lock.create(2, seed=1), 6_000
+    policy = jax.tree_util.Partial(right_by_margin, lock, jnp.float32(margin))
+    _, rows = rollout(lock, policy, jax.random.key(2), num_envs=episodes, num_steps=2)
+    np.testing.assert_array_equal(rows.terminations, np.broadcast_to([[False], [True]], (2, episodes)))
     assert not rows.truncations.any()
-    return np.asarray(rows.rewards)
-
-
-@pytest.mark.parametrize("margin", [0.3, 1.0])
-def test_the_right_vectors_open_the_lock_as_often_as_computed(lock3, margin):
-    def right(states, observations, key):
-        return margin * jax.vmap(lock3.optimal_action)(states)
-
-    rewards = play(lock3, right, 6_000)
-    rate = (math.exp(margin / 0.1) / (math.exp(margin / 0.1) + 9)) ** 3
-    assert lock3.success_probability(margin) == pytest.approx(rate)
-    error = 3 * math.sqrt(rate * (1 - rate) / 6_000) + 1e-4
+    rewards = np.asarray(rows.rewards)
+    rate = (math.exp(margin / 0.1) / (math.exp(margin / 0.1) + 9)) ** 2  # 1 in 100 for uniform latent actions
+    assert lock.success_probability(margin) == pytest.approx(rate)
+    error = 3 * math.sqrt(rate * (1 - rate) / episodes) + 1e-4
     assert np.mean(rewards[-1] == 1.0) == pytest.approx(rate, abs=error)
-    assert lock3.optimal_return(margin) == pytest.approx(rate + 0.05 * (1 - rate))
-    assert rewards.sum(axis=0).mean() == pytest.approx(lock3.optimal_return(margin), abs=error)
+    assert lock.optimal_return(margin) == pytest.approx(rate + 0.05 * (1 - rate))
+    assert rewards.sum(axis=0).mean() == pytest.approx(lock.optimal_return(margin), abs=error)
+
+
+def right_by_margin(lock, margin, states, observations, key):
+    return margin * jax.vmap(lock.optimal_action)(states)
 
 
 def test_closed_forms_as_published():
@@ -139,18 +130,11 @@ def test_closed_forms_as_published():
     assert offline_success_rate(Lock.create(50), explore="wrong") == pytest.approx(0.357, abs=5e-4)
 
 
-def uniform_latents(states, observations, key):
-    return jnp.zeros((len(observations), 10))
-
-
-def test_uniform_latents_succeed_one_time_in_ten_a_step():
-    rewards = play(Lock.create(2), uniform_latents, 20_000)
-    assert np.mean(rewards[-1] == 1.0) == pytest.approx(1e-2, abs=3 * math.sqrt(1e-2 / 20_000))
-
-
 @pytest.mark.slow
 def test_uniform_latents_succeed_one_time_in_a_hundred_thousand():
-    _, rows = rollout(Lock.create(5), uniform_latents, jax.random.key(0), num_envs=50_000, num_steps=5 * 40)
+    lock = Lock.create(5)
+    policy = jax.tree_util.Partial(right_by_margin, lock, jnp.float32(0.0))
+    _, rows = rollout(lock, policy, jax.random.key(0), num_envs=50_000, num_steps=5 * 40)
     assert abs(int((rows.rewards == 1.0).sum()) - 20) < 3 * math.sqrt(20)
 
 
@@ -185,8 +169,8 @@ def test_offline_observations_show_the_hidden_states(data5):
 
 
 def test_random_steps_that_always_miss_give_the_stated_share():
-    data = offline_data(Lock.create(5), jax.random.key(0), 12_000, explore="wrong")
-    assert np.mean(data.rewards[-1] == 1.0) == pytest.approx(0.327, abs=0.013)
+    data = offline_data(Lock.create(5), jax.random.key(0), 5_000, explore="wrong")
+    assert np.mean(data.rewards[-1] == 1.0) == pytest.approx(0.327, abs=0.02)
     assert np.asarray(data.actions).min() == -1.0
     with pytest.raises(ConfigError, match="'uniform' or 'wrong'"):
         offline_data(Lock.create(5), jax.random.key(0), 1, explore="never")
@@ -204,8 +188,8 @@ def test_hyq_data_on_the_discrete_lock():
     np.testing.assert_allclose(np.mean(np.isclose(data.rewards[:3], 0.1), axis=1), 0.45, atol=0.03)
 
 
-def test_secrets_follow_from_the_seed_alone(lock3):
-    np.testing.assert_array_equal(Lock.create(3, seed=1, images="heldout").secret, lock3.secret)
+def test_secrets_follow_from_the_seed_alone():
+    np.testing.assert_array_equal(Lock.create(1, seed=1, images="heldout").secret, Lock.create(1, seed=1).secret)
     secrets = np.stack([Lock.create(50, seed=seed).secret for seed in range(20)])
     assert (np.abs(np.bincount(secrets.reshape(-1), minlength=10) - 200) < 60).all()
     assert 0.03 < np.mean(secrets[:, 0] == secrets[:, 1]) < 0.2  # the two may coincide
@@ -311,7 +295,7 @@ def test_minari_reads_the_hidden_states_too(written):
     np.testing.assert_array_equal(Lock.create(5).emission.decode(jnp.asarray(seen))[0], latents)
 
 
-@pytest.mark.parametrize("name", ["lock/h5-v0", "lock/image-h5-v0", "lock/image-h5-heldout-v0"])
+@pytest.mark.parametrize("name", ["lock/h5-v0", "lock/image-h5-heldout-v0"])
 def test_a_task_s_environment_opens_to_the_right_actions(name):
     task = envs.make_task(name)
     env = envs.make_env(task, 0)
