@@ -36,6 +36,7 @@ class RunConfig:
         scale: "cpu" or "paper": which preset the settings started from.
         seed: of everything random.
         root: the folder of all run folders.
+        start_from: a finished run that this one begins with, see `experiments.start_from`; it changes no result.
         agent: the algorithm's own config.
         schedule: what happens when.
         loop: how it is carried out.
@@ -49,11 +50,13 @@ class RunConfig:
     agent: Any
     schedule: ScheduleConfig
     loop: LoopConfig
+    start_from: str = ""
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting as plain JSON values; seed and root are left out, so that seeds share a configuration."""
+        """Every setting as plain JSON values, without seed, root and start_from: what seeds share."""
         values = dataclasses.asdict(self)
-        del values["seed"], values["root"]
+        for name in ("seed", "root", "start_from"):
+            del values[name]
         return json.loads(json.dumps(values))
 
     def hash(self) -> str:
@@ -177,6 +180,15 @@ def from_hydra(config: Any) -> RunConfig:
         ConfigError: a value is out of its range.
     """
     values: Any = OmegaConf.to_container(config, resolve=True)
+    return from_values(values)
+
+
+def from_values(values: dict[str, Any]) -> RunConfig:
+    """The config whose settings these plain values are, as `RunConfig.resolved` and a run folder give them.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
     preset = register(values["algo"], values["task"], values["scale"])
     if values["seed"] < 0:
         raise ConfigError(f"seed={values['seed']}; expected 0 or more")
@@ -185,7 +197,8 @@ def from_hydra(config: Any) -> RunConfig:
         task=values["task"],
         scale=values["scale"],
         seed=values["seed"],
-        root=values["root"],
+        root=values.get("root", ""),
+        start_from=values.get("start_from", ""),
         agent=build(type(preset.agent), values["agent"]),
         schedule=build(ScheduleConfig, values["schedule"]),
         loop=build(LoopConfig, values["loop"]),
@@ -300,6 +313,7 @@ class _Node:
     scale: str = MISSING
     seed: int = 0
     root: str = "runs"
+    start_from: str = ""
     agent: Any = MISSING
     schedule: Any = MISSING
     loop: Any = MISSING

@@ -119,7 +119,10 @@ def _scales() -> str:
 
 
 def _general() -> str:
-    return "general settings\n  seed=0          of everything random\n  root=runs       the folder of all run folders\n"
+    return (
+        "general settings\n  seed=0          of everything random\n  root=runs       the folder of all run folders\n"
+        "  start_from=         a finished run whose phases this one begins with; they are taken from there\n"
+    )
 
 
 def _settings(chosen: dict[str, str]) -> str:

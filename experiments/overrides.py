@@ -19,7 +19,7 @@ LAUNCHERS = {  # name -> the module that must be importable, the extra that brin
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
 }
-_PLAIN = ("algo", "task", "scale", "seed", "root")
+_PLAIN = ("algo", "task", "scale", "seed", "root", "start_from")
 _GROUPS = {"schedule": ScheduleConfig, "loop": LoopConfig}
 
 

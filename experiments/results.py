@@ -101,7 +101,9 @@ def find(root: Path | str, task: str | None = None, algo: str | None = None) -> 
     return [run for run in runs if task in (None, run.config["task"]) and algo in (None, run.config["algo"])]
 
 
-def write_start(config: RunConfig, command: list[str], dataset: dict[str, Any] | None) -> None:
+def write_start(
+    config: RunConfig, command: list[str], dataset: dict[str, Any] | None, source_run: Path | None = None
+) -> None:
     """Write config and provenance; on a resumed run, add to the list of its starts."""
     folder = config.folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,6 +127,7 @@ def write_start(config: RunConfig, command: list[str], dataset: dict[str, Any] |
         "devices": _devices(),
         "versions": _versions(),
         "dataset": dataset,
+        "start_from": None if source_run is None else str(source_run),
     }
     disk.write_json(folder / PROVENANCE, {"starts": [*starts, start]})
 

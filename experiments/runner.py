@@ -16,6 +16,7 @@ from envs import make_env
 from experiments import results
 from experiments.config import RunConfig
 from experiments.console import RunConsole
+from experiments.start_from import start_from
 from hybridrl import datasets, disk
 from hybridrl.errors import HybridRLError, MissingExtraError
 from hybridrl.training.loop import Loop, Stopped
@@ -107,6 +108,9 @@ def _execute(config: RunConfig, command: list[str], console: RunConsole) -> Outc
                 f"{figures['rows']:,.0f} rows in {figures['episodes']:,.0f} episodes of mean length "
                 f"{figures['mean_episode_length']:.1f} (source: {dataset.source.origin})"
             )
+        source_run = start_from(config)
+        if source_run is not None:
+            console.notice(f"starting where {source_run} ended")
         console.attach(_signals)
         loop = Loop(
             phases,
@@ -119,7 +123,7 @@ def _execute(config: RunConfig, command: list[str], console: RunConsole) -> Outc
             console,
         )
         source = None if dataset is None else dataclasses.asdict(dataset.source) | dataset.summary()
-        results.write_start(config, command, source)
+        results.write_start(config, command, source, source_run)
         console.begin(phases, loop.progress)
         _signals.training = True
         try:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-_FILES = ("metrics.jsonl", "evaluations.jsonl", "timing.jsonl")
+LOGS = ("metrics.jsonl", "evaluations.jsonl", "timing.jsonl")
 
 
 class RunLogger:
@@ -26,7 +26,7 @@ class RunLogger:
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._paths = {name: folder / name for name in _FILES}
+        self._paths = {name: folder / name for name in LOGS}
         for name, path in self._paths.items():
             path.touch()
             os.truncate(path, (positions or {}).get(name, 0))

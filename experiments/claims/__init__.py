@@ -41,9 +41,11 @@ class Claim:
     Attributes:
         name: what users type.
         statement: the claim, with its citation.
-        task: on which it is checked.
+        task: on which it is checked, where a variant names no other.
         variants: name -> overrides of the command line, for every algorithm and ablation compared.
         judge: the findings from the variants' runs.
+        pretraining: overrides of a run that several variants begin with; it is done once per seed.
+        pretrained: the names of those variants.
     """
 
     name: str
@@ -51,6 +53,13 @@ class Claim:
     task: str
     variants: dict[str, tuple[str, ...]]
     judge: Callable[[Curves], list[Finding]]
+    pretraining: tuple[str, ...] = ()
+    pretrained: tuple[str, ...] = ()
+
+    def overrides(self, chosen: tuple[str, ...], *common: str) -> list[str]:
+        """What to type for one run: the task unless `chosen` names one, and what is common to all runs."""
+        task = () if any(text.startswith("task=") for text in chosen) else (f"task={self.task}",)
+        return [*chosen, *task, *common]
 
 
 def greater(statement: str, quantity: str, differences: np.ndarray, margin: float = 0.0) -> Finding:

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,19 +57,27 @@ def _check(options: argparse.Namespace) -> int:
     console = Console(width=130, highlight=False)
     console.print(f"[bold]{claim.name}[/]: {claim.statement}")
     console.print(f"{len(claim.variants)} variants x {options.seeds} seeds on {claim.task}, scale={options.scale}")
-    common = (f"task={claim.task}", f"scale={options.scale}", f"root={options.root}")
-    jobs = [
-        (variant, seed, [*overrides, *common, f"seed={seed}"])
-        for seed in range(options.seeds)
+    common = (f"scale={options.scale}", f"root={options.root}")
+    seeds = range(options.seeds)
+    jobs = {
+        (variant, seed): claim.overrides(overrides, *common, f"seed={seed}")
+        for seed in seeds
         for variant, overrides in claim.variants.items()
-    ]
-    _make_dataset(claim)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        codes = list(pool.map(lambda job: _run(console, *job), jobs))
-    if any(codes):
-        console.print("[red]some runs did not finish; the claim is not judged[/]; run the command again to go on")
+    }
+    _make_datasets(jobs.values())
+    if claim.pretraining:
+        pretraining = {
+            ("pretraining", seed): claim.overrides(claim.pretraining, *common, f"seed={seed}") for seed in seeds
+        }
+        if not _run_all(console, pretraining, options.jobs):
+            return 1
+        for seed in seeds:
+            begun = compose(pretraining["pretraining", seed]).folder()
+            for variant in claim.pretrained:
+                jobs[variant, seed].append(f"start_from={begun}")
+    if not _run_all(console, jobs, options.jobs):
         return 1
-    stored = measure(claim, {(variant, seed): compose(overrides) for variant, seed, overrides in jobs}, options.scale)
+    stored = measure(claim, {job: compose(overrides) for job, overrides in jobs.items()}, options.scale)
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / f"{claim.name}.json"
     disk.write_json(path, stored)
@@ -81,14 +89,24 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _make_dataset(claim: Claim) -> None:
+def _make_datasets(jobs: Iterable[list[str]]) -> None:
     """Have the data in the cache before several processes ask for them."""
     from envs import make_task
     from hybridrl import datasets
 
-    task = make_task(claim.task)
-    if task.dataset is not None:
-        datasets.load(task)
+    for name in sorted({compose(overrides).task for overrides in jobs}):
+        task = make_task(name)
+        if task.dataset is not None:
+            datasets.load(task)
+
+
+def _run_all(console: Console, jobs: dict[tuple[str, int], list[str]], count: int) -> bool:
+    """Carry out runs, `count` at a time; whether all finished."""
+    with ThreadPoolExecutor(count) as pool:
+        codes = list(pool.map(lambda job: _run(console, job[0], job[1], jobs[job]), jobs))
+    if any(codes):
+        console.print("[red]some runs did not finish; the claim is not judged[/]; run the command again to go on")
+    return not any(codes)
 
 
 def _run(console: Console, variant: str, seed: int, overrides: list[str]) -> int:
@@ -105,7 +123,7 @@ def measure(claim: Claim, configs: dict[tuple[str, int], RunConfig], scale: str)
     provenance: dict[str, Any] = {}
     for (variant, seed), config in configs.items():
         run = results.load(config.folder())
-        runs.append({"variant": variant, "task": claim.task, "seed": seed, **curve(run.evaluations)})
+        runs.append({"variant": variant, "task": config.task, "seed": seed, **curve(run.evaluations)})
         start = run.provenance["starts"][-1]
         provenance = {name: start[name] for name in ("git", "python", "cpu_count", "devices", "versions", "dataset")}
     curves = {name: [run for run in runs if run["variant"] == name] for name in claim.variants}

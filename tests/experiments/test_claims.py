@@ -19,7 +19,7 @@ RUN = {
 
 def test_loss_at_the_switch_by_hand():
     assert learning_starts(RUN) == 1000
-    assert loss_at_switch(RUN) == pytest.approx(80.0 - 60.0)  # the mean of 60, 50 and 70: steps 1000 to 1500
+    assert loss_at_switch(RUN) == pytest.approx(80.0 - 67.5)  # the mean of 60, 50, 70 and 90: steps 1000 to 2000
     assert final_score(RUN) == pytest.approx((70.0 + 90.0 + 95.0) / 3)
 
 
@@ -42,7 +42,11 @@ def test_verdicts(differences, margin, verdict):
 def test_every_variant_is_a_valid_run(name):
     claim = claims()[name]
     for overrides in claim.variants.values():
-        compose([*overrides, f"task={claim.task}"]).check()
+        compose(claim.overrides(overrides)).check()
+    if claim.pretraining:
+        begun = compose(claim.overrides(claim.pretraining)).phases()
+        for variant in claim.pretrained:
+            assert compose(claim.overrides(claim.variants[variant])).phases()[: len(begun)] == begun
 
 
 def test_the_claim_fails_when_its_curves_are_exchanged():
