@@ -47,7 +47,7 @@ def run_shards(
     Args:
         function: a module-level function whose result depends on its arguments alone.
         shards: its arguments, one tuple a piece.
-        title: what the progress bar says; there is a bar only on a terminal.
+        title: what the progress bar says; there is a bar only on a terminal, and log lines elsewhere.
         processes: how many to use; None takes one per available core, 1 stays in this process.
         progress: called after each piece, instead of the bar.
         work: a folder in which finished pieces wait, so that the same call continues after a kill; pieces of another
@@ -138,11 +138,11 @@ def _main_module_hidden() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress(title: str, progress: Progress | None) -> Iterator[Progress]:
-    """The caller's callback, or a bar on a terminal, or nothing."""
+    """The caller's callback, or a bar on a terminal, or lines in the log."""
     if progress is not None:
         yield progress
     elif not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda done, total: _log.info("%s: %d of %d parts", title, done, total)
     else:
         from rich.console import Console
         from rich.progress import Progress as Display

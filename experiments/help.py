@@ -103,7 +103,7 @@ def _task_text(task: Task) -> str:
     data = "no dataset, for algo=sac"
     if task.dataset is not None:
         ways = [
-            *(["download"] if task.dataset.urls or not task.dataset.id.startswith("local/") else []),
+            *(["download"] if task.dataset.published else []),
             *(["generated here"] if task.dataset.generate is not None else []),
         ]
         data = f"{task.dataset.rows:,} rows ({' or '.join(ways)})"

@@ -42,6 +42,11 @@ class DatasetSpec:
     rows: int = 0
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
+    @property
+    def published(self) -> bool:
+        """Whether there is a public home to download it from."""
+        return bool(self.urls) or (self.format == "minari" and not self.id.startswith("local/"))
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:

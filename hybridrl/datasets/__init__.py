@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hybridrl.datasets.cache import data_root, dataset_folder, fetch
+from hybridrl.data_folder import data_root, dataset_folder
+from hybridrl.datasets.cache import fetch
 from hybridrl.datasets.dataset import Dataset, Source, Steps
 from hybridrl.datasets.decoded import read_quickly
 from hybridrl.datasets.download import Progress, minari_root
@@ -47,4 +48,4 @@ def load(
         task.dataset, allow_download=allow_download, allow_generate=allow_generate, verify=verify, progress=progress
     )
     steps = read_quickly(folder, task, source, data_root() / "decoded")
-    return Dataset.from_steps(steps, task, discount, source)
+    return Dataset.from_steps(steps, task, discount, source, folder)

@@ -9,12 +9,13 @@ import json
 import logging
 import os
 import platform
-import re
 import shutil
+import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from hybridrl.data_folder import PLAIN_NAME, SOURCE, data_root, dataset_folder
 from hybridrl.datasets.dataset import Source
 from hybridrl.datasets.download import Progress, download, download_minari
 from hybridrl.datasets.files import has_data
@@ -33,35 +34,12 @@ from hybridrl.disk import (
 from hybridrl.errors import CorruptError, DatasetError, HybridRLError
 from hybridrl.task import DatasetSpec
 
-SOURCE = "source.json"
 _STAMP = ".verified.json"
-_ID = re.compile(r"[A-Za-z0-9_][\w.+-]*(/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 _PACKAGES = ("hybridrl", "numpy", "mujoco", "gymnasium", "gymnasium-robotics", "ogbench", "minari", "h5py", "jax")
 
+_VECTOR_FLAGS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512dq", "avx512bw", "avx512vl", "asimd", "sve", "sve2")
+
 _log = logging.getLogger(__name__)
-
-
-def data_root() -> Path:
-    """The folder of all datasets: $HYBRIDRL_DATA, else `hybridrl` in the user's cache folder. It need not exist."""
-    chosen = os.environ.get("HYBRIDRL_DATA")
-    if chosen:
-        return Path(os.path.abspath(os.path.expanduser(chosen)))
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")) / "hybridrl"
-
-
-def dataset_folder(spec: DatasetSpec) -> Path:
-    """Where a dataset is kept: `<data root>/<format>/<id>`. So `<data root>/minari` serves as MINARI_DATASETS_PATH.
-
-    Raises:
-        DatasetError: the id could point elsewhere.
-    """
-    if not _ID.fullmatch(spec.id):
-        raise DatasetError(
-            f"dataset id {spec.id!r} is not a plain name; expected letters, digits and ._+- in parts divided by '/', "
-            "none of which begins with a dot"
-        )
-    return data_root() / spec.format / spec.id
 
 
 def fetch(
@@ -70,6 +48,7 @@ def fetch(
     allow_download: bool = True,
     allow_generate: bool = True,
     verify: bool = False,
+    replace: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Path, Source]:
     """The folder of a dataset's files and their origin; made by download or generation if it is not there yet.
@@ -80,6 +59,8 @@ def fetch(
 
     Args:
         verify: compare all hashes again.
+        replace: make it anew even if it is here; what is here stays until the new one is complete, and is kept if that
+            fails.
         progress: called with (bytes so far, bytes in all) during downloads.
 
     Raises:
@@ -88,11 +69,11 @@ def fetch(
     """
     folder = dataset_folder(spec)
     try:
-        if not (folder / MANIFEST).is_file():
+        if replace or not (folder / MANIFEST).is_file():
             with FolderLock(folder, wait=True):
-                if not (folder / MANIFEST).is_file():
-                    clean_temporaries(folder.parent)
-                    _make(spec, folder, allow_download, allow_generate, progress)
+                clean_temporaries(folder.parent)  # this may bring back what a killed replacement had put aside
+                if replace or not (folder / MANIFEST).is_file():
+                    _make(spec, folder, allow_download, allow_generate, replace, progress)
         return folder, _verified(spec, folder, verify)
     except OSError as error:
         raise DatasetError(
@@ -102,13 +83,18 @@ def fetch(
 
 
 def _make(
-    spec: DatasetSpec, folder: Path, allow_download: bool, allow_generate: bool, progress: Progress | None
+    spec: DatasetSpec,
+    folder: Path,
+    allow_download: bool,
+    allow_generate: bool,
+    replace: bool,
+    progress: Progress | None,
 ) -> None:
     """Bring the finished dataset to `folder`, by the first way that works."""
-    if folder.exists() and any(folder.iterdir()):
+    if not replace and folder.exists() and any(folder.iterdir()):
         _adopt(spec, folder)
         return
-    failures = {"local cache": f"not in {folder}"}
+    failures = {"local cache": "to be replaced" if replace else f"not in {folder}"}
     cause: Exception | None = None
     ways = {"download": (_download, allow_download), "generated": (_generate, allow_generate)}
     for origin, (way, allowed) in ways.items():
@@ -120,14 +106,16 @@ def _make(
             failures[label] = "there is no generator for it, as its procedure needs a learned expert or a renderer"
             continue
         try:
-            with atomic_folder(folder) as temporary:
-                if "download" in failures and _published(spec):
+            begun = time.monotonic()
+            with atomic_folder(folder, replace=replace) as temporary:
+                if allow_download and "download" in failures and spec.published:
                     _log.warning("%s: not downloaded (%s); generating the data instead", spec.id, failures["download"])
                 details = way(spec, temporary, progress)
                 if not has_data(temporary, spec.format):
                     raise DatasetError(f"it left no {spec.format} data in the folder it was given")
                 if "download" in failures:
                     details["not_downloaded"] = failures["download"]
+                details["seconds"] = round(time.monotonic() - begun, 1)
                 _remember(spec, folder, temporary, origin)
                 _write_source(spec, temporary, origin, details)
             _stamp(folder, read_manifest(folder))
@@ -151,12 +139,8 @@ class _Impossible(DatasetError):
     """A way that does not exist for this dataset, or is switched off: nothing was tried."""
 
 
-def _published(spec: DatasetSpec) -> bool:
-    return bool(spec.urls) or (spec.format == "minari" and not spec.id.startswith("local/"))
-
-
 def _download(spec: DatasetSpec, folder: Path, progress: Progress | None) -> dict[str, Any]:
-    if not _published(spec):
+    if not spec.published:
         raise _Impossible("published nowhere")
     if os.environ.get("HYBRIDRL_OFFLINE", "") not in ("", "0"):
         raise _Impossible("switched off by HYBRIDRL_OFFLINE")
@@ -171,7 +155,7 @@ def _download(spec: DatasetSpec, folder: Path, progress: Progress | None) -> dic
         raise DatasetError(f"{spec.id!r} names {len(spec.urls)} urls and {len(hashes)} hashes; expected equal counts")
     for url, sha256 in zip(spec.urls, hashes, strict=True):
         name = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
-        if not _ID.fullmatch(name):
+        if not PLAIN_NAME.fullmatch(name):
             raise DatasetError(f"{url} does not end in a plain file name")
         download(url, waiting / name, sha256=sha256, progress=progress)
         (waiting / name).rename(folder / name)
@@ -233,9 +217,25 @@ def _write_source(spec: DatasetSpec, folder: Path, origin: str, details: dict[st
         "sha256": _content_hash(write_manifest(folder)),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions,
+        "cpu": cpu_features(),
+        "cores": os.cpu_count(),
         **details,
     }
     write_json(folder / SOURCE, record)
+
+
+def cpu_features() -> dict[str, Any]:
+    """What decides whether two CPUs give the same floating-point numbers; without `flags` where that is not known."""
+    features: dict[str, Any] = {"machine": platform.machine()}
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = [line for line in file if line.startswith(("flags", "Features"))]
+    except OSError:
+        return features
+    if lines:
+        present = set(lines[0].partition(":")[2].split())
+        features["flags"] = [name for name in _VECTOR_FLAGS if name in present]
+    return features
 
 
 def _content_hash(files: dict[str, dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Self
 
 import jax
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hybridrl.datasets.checks import check_memory, free_host_memory, validate
 from hybridrl.datasets.returns import monte_carlo_returns
-from hybridrl.errors import DatasetError
 from hybridrl.task import Task
 from hybridrl.types import Trajectories, Transitions
 
@@ -69,16 +70,24 @@ class Dataset(struct.PyTreeNode):
     source: Source = struct.field(pytree_node=False, default=Source("", "memory"))
 
     @classmethod
-    def from_steps(cls, steps: Steps, task: Task, discount: float, source: Source | None = None) -> Self:
+    def from_steps(
+        cls, steps: Steps, task: Task, discount: float, source: Source | None = None, folder: Path | None = None
+    ) -> Self:
         """Apply the task's transform, find the episodes and compute Monte-Carlo returns.
 
         An episode ends at a termination (also one the task declares, such as its first success) and where the
         recording ends. Each row after a termination begins a new episode.
 
+        Args:
+            folder: where the rows were read from, for messages.
+
         Raises:
-            DatasetError: no rows, rows of different counts, or entries that are not finite.
+            DatasetError: rows that would poison training (see `validate`), or more of them than the device holds.
         """
-        _check(steps, task)
+        name = task.dataset.id if task.dataset else task.name
+        where = f"dataset {name!r}" + (f" in {folder}" if folder else "")
+        validate(steps, where)
+        _check_device(steps, where)
         actions, rewards, terminations = task.transform(
             steps.actions, steps.rewards, steps.terminations, steps.successes
         )
@@ -103,7 +112,7 @@ class Dataset(struct.PyTreeNode):
             episode_starts=jnp.asarray(starts, jnp.int32),
             episode_lengths=jnp.asarray(last_rows - starts + 1, jnp.int32),
             goal_representations=None if goals is None else _on_device(goals),
-            source=source or Source(task.dataset.id if task.dataset else task.name, "memory"),
+            source=source or Source(name, "memory"),
         )
 
     @property
@@ -145,29 +154,20 @@ def _on_device(observations: np.ndarray) -> jax.Array:
     return jnp.asarray(observations, jnp.uint8 if observations.dtype == np.uint8 else jnp.float32)
 
 
-def _check(steps: Steps, task: Task) -> None:
-    """Refuse rows that would poison training, naming the field and the first bad row."""
-    name = task.dataset.id if task.dataset else task.name
-    rows = len(steps.rewards)
-    if rows == 0:
-        raise DatasetError(f"dataset {name!r} holds no transitions; expected at least one row; get it again")
-    for field, array in steps.arrays().items():
-        array = np.asarray(array)
-        if len(array) != rows:
-            raise DatasetError(
-                f"dataset {name!r}: {field!r} has {len(array)} rows and 'rewards' has {rows}; "
-                "expected equal counts; the file is damaged or of another format"
-            )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array.reshape(rows, -1)).all(axis=1))[0])
-            raise DatasetError(
-                f"dataset {name!r}: {field!r} is not finite in row {bad}; expected finite numbers; "
-                "remove the episode or get the dataset again"
-            )
-    largest = float(np.max(np.abs(steps.actions)))
-    if largest > 1.0 + 1e-3:
-        bad = int(np.argmax(np.abs(steps.actions).reshape(rows, -1).max(axis=1)))
-        raise DatasetError(
-            f"dataset {name!r}: 'actions' reaches {largest:.4g} in row {bad}; expected entries in [-1, 1]; "
-            "rescale the actions to the environment's bounds before storing them"
-        )
+def _check_device(steps: Steps, where: str) -> None:
+    """Refuse what the default device cannot hold, before the copy fails half-way with an error that names no cause."""
+    floats = sum(np.size(array) for array in (steps.observations, steps.actions, steps.next_observations))
+    needed = 4 * (floats + 4 * len(steps.rewards))  # and rewards, masks, returns, truncations
+    device = _default_device()
+    figures = device.memory_stats()  # None on CPUs
+    if figures is not None and "bytes_limit" in figures:
+        free = figures["bytes_limit"] - figures.get("bytes_in_use", 0)
+        check_memory(needed, free, where, f"memory on {device}")
+    else:
+        check_memory(needed, free_host_memory(), where, "memory")
+
+
+def _default_device() -> jax.Device:
+    """Where new arrays go."""
+    (device,) = jnp.zeros(()).devices()
+    return device

@@ -51,6 +51,7 @@ def read_minari(folder: Path | str, task: Task) -> Steps:
                 declared += sum(array.nbytes for array in arrays.values())
                 _check_size(path, declared)
                 episodes.append(_read_episode(group, arrays, task))
+            _check_totals(path, len(episodes), sum(len(episode["rewards"]) for episode in episodes))
     except FileNotFoundError:
         raise DatasetError(f"{path} does not exist; expected a Minari dataset in HDF5 there{_hint(path)}") from None
     except HybridRLError:
@@ -344,6 +345,18 @@ def _read_episode(episode: _Group, arrays: dict[str, _Array], task: Task) -> dic
         "next_observations": observations[1:],
         "successes": successes,
     }
+
+
+def _check_totals(path: Path, episodes: int, steps: int) -> None:
+    """Compare with what the metadata beside the file promise, where they do: a cut copy lacks its last episodes."""
+    metadata = path.parent / "metadata.json"
+    promised = read_json(metadata) if metadata.is_file() else {}
+    for name, found in (("total_episodes", episodes), ("total_steps", steps)):
+        if isinstance(promised, dict) and promised.get(name, found) != found:
+            raise DatasetError(
+                f"{path} holds {name} = {found}, and {metadata.name} beside it says {promised[name]}; "
+                "expected equal counts; the file is incomplete; delete its folder and get it again"
+            )
 
 
 def _hint(path: Path) -> str:

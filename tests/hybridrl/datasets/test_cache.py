@@ -297,6 +297,44 @@ def test_load_without_a_dataset():
         load(Task("x", "probe", "none", 10, success_key="success"))
 
 
+def test_replacing_keeps_the_old_files_until_the_new_ones_are_complete():
+    spec = spec_of(generate=write)
+    folder, first = fetch(spec)
+
+    def other(folder):
+        assert (dataset_folder(spec) / "maze-v0.npz").read_bytes() == npz_bytes()
+        write(folder, seed=1)
+
+    with pytest.raises(DatasetError, match=r"local cache: to be replaced\n.*\n.*simulator exploded"):
+        fetch(spec_of(generate=fail), replace=True)
+    assert fetch(spec, verify=True) == (folder, first)
+    _, second = fetch(spec_of(generate=other), replace=True)
+    assert second.origin == "generated"
+    assert second.sha256 != first.sha256
+    assert (folder / "maze-v0.npz").read_bytes() == npz_bytes(seed=1)
+    assert fetch(spec, verify=True)[1] == second
+    assert [entry.name for entry in folder.parent.iterdir() if ".old-" in entry.name or ".tmp-" in entry.name] == []
+
+
+def test_a_kill_between_putting_aside_and_replacing_loses_nothing():
+    """The folder under its aside name is all that is left: it comes back as what it was, not as a found file."""
+    spec = spec_of(generate=write)
+    folder, source = fetch(spec)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder.rename(folder.with_name(f".maze-v0.old-{disk._host()}-{dead.pid}-0123abcd"))
+    assert fetch(spec_of(generate=forbidden)) == (folder, source)
+
+
+def test_the_record_says_how_long_it_took_and_on_what():
+    folder, _ = fetch(spec_of(generate=lambda folder: (time.sleep(0.2), write(folder))))
+    record = disk.read_json(folder / cache.SOURCE)
+    assert 0.2 <= record["seconds"] < 10
+    assert record["cores"] == os.cpu_count()
+    assert record["cpu"] == cache.cpu_features()
+    assert record["cpu"]["machine"]
+
+
 PROCESS = """
 import sys, time
 from pathlib import Path

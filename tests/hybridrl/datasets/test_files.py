@@ -395,6 +395,21 @@ def test_minari_files_of_another_shape_are_refused(tmp_path, case):
         read_minari(write_minari(tmp_path, episode_of(), episode), PLAIN)
 
 
+def test_minari_episodes_without_steps_are_left_out_and_those_of_one_step_kept(tmp_path):
+    folder = write_minari(tmp_path, episode_of(steps=0), episode_of(steps=1), episode_of(steps=0), episode_of(steps=2))
+    steps = read_minari(folder, PLAIN)
+    np.testing.assert_array_equal(steps.ends, [1, 0, 1])
+    np.testing.assert_array_equal(steps.observations[:, 0], [0, 0, 2])
+
+
+@pytest.mark.parametrize(("name", "promised"), [("total_episodes", 3), ("total_steps", 7)])
+def test_minari_files_that_hold_less_than_their_metadata_promise(tmp_path, name, promised):
+    episodes = (episode_of(), episode_of())
+    read_minari(write_minari(tmp_path, *episodes, total_episodes=2, total_steps=6), PLAIN)
+    with pytest.raises(DatasetError, match=f"{name} = .*says {promised}; .*incomplete"):
+        read_minari(write_minari(tmp_path, *episodes, **{name: promised}), PLAIN)
+
+
 def test_minari_episodes_of_different_widths(tmp_path):
     with pytest.raises(DatasetError, match="episodes differ"):
         read_minari(write_minari(tmp_path, episode_of(width=2), episode_of(width=3)), PLAIN)
