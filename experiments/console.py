@@ -16,6 +16,7 @@ from rich.text import Text
 from experiments import presets
 from experiments.config import RunConfig
 from experiments.results import CURVE, Run
+from experiments.units import duration
 from hybridrl.task import Task as RLTask
 from hybridrl.training.phases import Phase
 
@@ -187,13 +188,6 @@ def _figures(done: int, total: int, rate: float, left: float, unit: str) -> str:
     remaining = "" if left < 0 else f"  {duration(left)} left"
     speed = "" if rate <= 0 else f"  {rate:,.0f} {unit}/s"
     return f"{done / max(total, 1):4.0%}  {done:,}/{total:,} {unit}{speed}{remaining}"
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def scale_note(config: RunConfig, task: RLTask) -> str:

@@ -1,4 +1,4 @@
-"""`python -m experiments.data list|show|get|verify|make NAME`: the datasets, without any task's training.
+"""`python -m experiments.data list`, `show`, `get`, `verify`, `make`: the datasets, without any task's training.
 
 NAME is a task or a dataset's id. Datasets live in $HYBRIDRL_DATA, by default `hybridrl` in the user's cache folder.
 """

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from envs.catalog import Entry, publishers
+from experiments.units import ABSENT, seconds_text, size_text
 from hybridrl.data_folder import all_stored, data_root, dataset_folder, stored
 from hybridrl.errors import DatasetError
 
 BEGIN, END = "<!-- datasets:begin -->", "<!-- datasets:end -->"
-_ABSENT = "-"
 
 
 def list_rows(entries: dict[str, Entry], pattern: str = "", local: bool = False) -> list[dict[str, Any]]:
@@ -67,11 +67,11 @@ def list_text(rows: list[dict[str, Any]]) -> str:
             (
                 row["id"],
                 row["format"],
-                f"{row['rows']:,}" if row["rows"] else _ABSENT,
+                f"{row['rows']:,}" if row["rows"] else ABSENT,
                 size_text(row["size"]),
                 ", ".join(row["source"]) or "files by hand",
-                row["here"] or _ABSENT,
-                (tasks[0] + more) if tasks else _ABSENT,
+                row["here"] or ABSENT,
+                (tasks[0] + more) if tasks else ABSENT,
             )
         )
     here = sum(row["here"] is not None for row in rows)
@@ -133,21 +133,6 @@ def docs_table(entries: dict[str, Entry]) -> str:
     lines += ["", "| Publisher | Licence |", "|---|---|"]
     lines += [f"| {known.name} | {known.licence} |" for known in publishers() if known.name in used]
     return "\n".join(lines) + "\n"
-
-
-def size_text(size: int | None) -> str:
-    """Bytes in powers of 1000, as file sizes are published."""
-    if size is None:
-        return _ABSENT
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size / 1e3:.0f} kB"
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration one can read at a glance."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _ways(entry: Entry) -> list[str]:

@@ -12,8 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from envs.catalog import Entry, Measurement, record
-from experiments.console import duration
-from experiments.data_tables import size_text
+from experiments.units import duration, size_text
 from hybridrl import datasets
 from hybridrl.data_folder import Stored, data_root, dataset_folder, stored
 from hybridrl.datasets.checks import Statistics, statistics, validate

@@ -68,8 +68,9 @@ def test_the_wheel_has_every_module_and_data_file(wheel):
         modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / package).rglob("*.py")}
         assert modules <= names
     assert "hybridrl/py.typed" in names or not (REPOSITORY / "hybridrl/py.typed").exists()
-    policies = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "envs/policies").glob("*.np[yz]")}
-    assert policies <= names
+    data = {path for path in (REPOSITORY / "envs").rglob("*") if path.suffix in (".json", ".npz")}
+    assert {str(path.relative_to(REPOSITORY)) for path in data} <= names
+    assert "envs/catalog.json" in names
 
 
 def test_the_installed_wheel_shows_its_help(wheel, tmp_path):
