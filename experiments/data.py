@@ -21,7 +21,7 @@ from envs.catalog import CATALOG, Entry, catalog, find
 from envs.registry import TASKS, make_task
 from experiments.data_tables import BEGIN, END, docs_table, list_rows, list_text, show_text
 from experiments.overrides import nearest
-from hybridrl.data_folder import all_stored
+from hybridrl.data_folder import all_stored, dataset_folder, stored
 from hybridrl.errors import ConfigError, HybridRLError
 from hybridrl.task import Task
 
@@ -185,10 +185,11 @@ def _verify(options: argparse.Namespace) -> int:
 
     if not options.all:
         return _each(options.names, work)
-    entries, here = catalog(), all_stored()
-    code = _each([found.id for found in here if found.id in entries], work)
-    for found in here:
-        if found.id not in entries:
+    entries = catalog()
+    known = {dataset_folder(entry.spec): id for id, entry in entries.items() if stored(entry.spec) is not None}
+    code = _each(list(known.values()), work)
+    for found in all_stored():
+        if found.folder not in known:
             try:
                 data_work.verify_unknown(found)
                 print(f"ok: {found.id}: hashes only, as no task uses it")

@@ -12,7 +12,6 @@ from typing import Any
 from envs.catalog import Entry, publishers
 from experiments.units import ABSENT, seconds_text, size_text
 from hybridrl.data_folder import all_stored, data_root, dataset_folder, stored
-from hybridrl.errors import DatasetError
 
 BEGIN, END = "<!-- datasets:begin -->", "<!-- datasets:end -->"
 
@@ -24,10 +23,11 @@ def list_rows(entries: dict[str, Entry], pattern: str = "", local: bool = False)
         pattern: part of the id or of a task's name, or a shell pattern with `*` or `?`; empty for all.
         local: only those that are on this machine.
     """
-    here = {entry.folder: entry for entry in all_stored()}
+    others = {entry.folder: entry for entry in all_stored()}
     rows = []
     for entry in entries.values():
-        found = here.pop(_folder(entry), None)
+        found = stored(entry.spec)
+        others.pop(dataset_folder(entry.spec), None)
         rows.append(
             {
                 "id": entry.spec.id,
@@ -40,7 +40,7 @@ def list_rows(entries: dict[str, Entry], pattern: str = "", local: bool = False)
                 "tasks": list(entry.tasks),
             }
         )
-    for found in here.values():
+    for found in others.values():
         format = found.folder.relative_to(data_root()).parts[0]
         rows.append(
             {
@@ -102,7 +102,7 @@ def show_text(entry: Entry) -> str:
              f"rewards of {measured.task} as recorded"),
             ("measured with", _versions(measured.versions)),
         ]  # fmt: skip
-    pairs.append(("folder", str(_folder(entry))))
+    pairs.append(("folder", str(dataset_folder(spec))))
     if found is None:
         pairs.append(("here", "no"))
     else:
@@ -131,7 +131,8 @@ def docs_table(entries: dict[str, Entry]) -> str:
         lines.append(f"| `{entry.spec.id}` | {entry.publisher.name} | {rows} | {size} | {ways} | {tasks} |")
     used = {entry.publisher.name for entry in entries.values()}
     lines += ["", "| Publisher | Licence |", "|---|---|"]
-    lines += [f"| {known.name} | {known.licence} |" for known in publishers() if known.name in used]
+    licences = {known.name: known.licence for known in publishers() if known.name in used}
+    lines += [f"| {name} | {licence} |" for name, licence in licences.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -147,13 +148,6 @@ def _ways(entry: Entry) -> list[str]:
             details.append("time not measured")
         found.append(f"{way} ({', '.join(details)})")
     return found or [f"put its files into `<data root>/{entry.spec.format}/{entry.spec.id}` (no extra)"]
-
-
-def _folder(entry: Entry) -> Any:
-    try:
-        return dataset_folder(entry.spec)
-    except DatasetError:  # an id that is no plain name; fetching it says so
-        return None
 
 
 def _matches(row: dict[str, Any], pattern: str) -> bool:

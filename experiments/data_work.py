@@ -15,8 +15,8 @@ from envs.catalog import Entry, Measurement, record
 from experiments.units import duration, size_text
 from hybridrl import datasets
 from hybridrl.data_folder import Stored, data_root, dataset_folder, stored
-from hybridrl.datasets.checks import Statistics, statistics, validate
 from hybridrl.datasets.decoded import read_quickly
+from hybridrl.datasets.validation import Statistics, statistics, validate
 from hybridrl.disk import read_manifest, verify_folder
 from hybridrl.errors import ConfigError, DatasetError
 from hybridrl.task import Task

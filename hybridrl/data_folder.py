@@ -13,7 +13,6 @@ from hybridrl.errors import CorruptError, DatasetError
 from hybridrl.task import DatasetSpec
 
 SOURCE = "source.json"
-FORMATS = ("d4rl", "minari", "ogbench")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*(/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 
 
@@ -61,15 +60,15 @@ def stored(spec: DatasetSpec) -> Stored | None:
 
 
 def all_stored() -> list[Stored]:
-    """Every finished dataset below the data root, also those that no task uses."""
+    """Every finished dataset below the data root, also those that no task uses: what has a manifest and an origin."""
     found = []
-    for format in FORMATS:
-        root = data_root() / format
-        for inner, folders, names in os.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            if MANIFEST in names:
-                folders.clear()  # a dataset holds no other datasets
-                found.append(_stored(str(Path(inner).relative_to(root)), Path(inner)))
+    for inner, folders, names in os.walk(data_root()):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if MANIFEST in names:
+            folders.clear()  # a dataset holds no other datasets
+            if SOURCE in names:
+                id = Path(inner).relative_to(data_root()).parts[1:]  # after the format
+                found.append(_stored("/".join(id), Path(inner)))
     return [entry for entry in found if entry is not None]
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hybridrl.datasets.checks import check_memory, free_host_memory, validate
 from hybridrl.datasets.returns import monte_carlo_returns
+from hybridrl.datasets.validation import check_memory, free_host_memory, validate
 from hybridrl.task import Task
 from hybridrl.types import Trajectories, Transitions
 
@@ -156,8 +156,9 @@ def _on_device(observations: np.ndarray) -> jax.Array:
 
 def _check_device(steps: Steps, where: str) -> None:
     """Refuse what the default device cannot hold, before the copy fails half-way with an error that names no cause."""
-    floats = sum(np.size(array) for array in (steps.observations, steps.actions, steps.next_observations))
-    needed = 4 * (floats + 4 * len(steps.rewards))  # and rewards, masks, returns, truncations
+    arrays = (steps.observations, steps.actions, steps.next_observations)
+    vectors = sum(array.size * (1 if array.dtype == np.uint8 else 4) for array in arrays)
+    needed = vectors + 4 * 4 * len(steps.rewards)  # and rewards, masks, returns, truncations
     device = _default_device()
     figures = device.memory_stats()  # None on CPUs
     if figures is not None and "bytes_limit" in figures:

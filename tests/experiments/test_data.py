@@ -24,7 +24,7 @@ from experiments.data import main
 from experiments.units import duration, seconds_text, size_text
 from hybridrl import disk
 from hybridrl.data_folder import data_root, stored
-from hybridrl.datasets.checks import Statistics
+from hybridrl.datasets.validation import Statistics
 from hybridrl.errors import ConfigError
 from hybridrl.task import DatasetSpec, Task
 
@@ -125,6 +125,7 @@ def test_list_patterns_and_what_is_here(maker, capsys):
     unknown.parent.mkdir(parents=True)
     with disk.atomic_folder(unknown) as temporary:
         (temporary / "file").write_bytes(b"123")
+        disk.write_json(temporary / "source.json", {"origin": "download"})
     rows = listed(capsys, "--local")
     assert rows.keys() == {ID, "someones/set-v0"}
     assert rows[ID]["here"] == "generated"
@@ -133,7 +134,7 @@ def test_list_patterns_and_what_is_here(maker, capsys):
         == sum(file.stat().st_size for file in folder().iterdir() if file.suffix in (".npz",))
         + (folder() / "source.json").stat().st_size
     )
-    assert (rows["someones/set-v0"]["tasks"], rows["someones/set-v0"]["here"]) == ([], "unknown")
+    assert (rows["someones/set-v0"]["tasks"], rows["someones/set-v0"]["here"]) == ([], "download")
 
 
 def test_list_is_quick_and_loads_nothing_heavy(tmp_path):
@@ -400,6 +401,7 @@ def test_verify_all_covers_what_no_task_uses(maker, capsys):
     unknown = data_root() / "ogbench" / "mine-v0"
     with disk.atomic_folder(unknown) as temporary:
         (temporary / "file").write_bytes(b"123")
+        disk.write_json(temporary / "source.json", {})
     assert run(capsys, "verify", "--all") == (0, "ok: mine-v0: hashes only, as no task uses it\n", "")
     (unknown / "file").write_bytes(b"124")
     code, _, err = run(capsys, "verify", "--all")

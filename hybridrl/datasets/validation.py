@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from hybridrl.datasets.dataset import Steps
 
 _ACTION_SLACK = 1e-3  # published actions exceed their bounds by rounding
-_KINDS = {"observations": "f", "actions": "f", "rewards": "f", "next_observations": "f",
-          "terminations": "b", "ends": "b", "successes": "b"}  # fmt: skip
+_FLAGS = ("terminations", "ends", "successes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,20 +50,22 @@ def validate(steps: Steps, where: str) -> None:
     rows = len(steps.rewards)
     if rows == 0:
         raise DatasetError(f"{where} holds no transitions; expected at least one row; get it again")
-    for name, kind in _KINDS.items():
-        array = np.asarray(getattr(steps, name))
+    for field in dataclasses.fields(steps):
+        array, name = getattr(steps, field.name), field.name
+        if array is None:  # a field that only some datasets have
+            continue
         if len(array) != rows:
             raise DatasetError(
                 f"{where}: {name!r} has {len(array)} rows and 'rewards' has {rows}; "
                 "expected equal counts; the file is damaged or of another format"
             )
-        dimensions = 2 if name in ("observations", "next_observations", "actions") else 1
-        if array.dtype.kind != kind or array.ndim != dimensions:
+        expected = _expected(name)
+        if array.dtype.kind + str(array.ndim) not in expected:
             raise DatasetError(
-                f"{where}: {name!r} has shape {array.shape} and dtype {array.dtype}; expected {dimensions} "
-                f"dimension(s) of {'flags' if kind == 'b' else 'floating-point numbers'}; the file is of another format"
+                f"{where}: {name!r} has shape {array.shape} and dtype {array.dtype}; expected "
+                f"{' or '.join(expected.values())}; the file is of another format"
             )
-        if kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.argmin(np.isfinite(array.reshape(rows, -1)).all(axis=1)))
             raise DatasetError(
                 f"{where}: {name!r} is not finite in {locate(steps, bad)}; expected finite numbers; "
@@ -136,6 +137,16 @@ def free_host_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (OSError, ValueError):
         return None
+
+
+def _expected(name: str) -> dict[str, str]:
+    """The kinds of dtype and numbers of dimensions that a field of `Steps` may have, in words."""
+    if name in _FLAGS:
+        return {"b1": "one flag a row"}
+    if name == "rewards":
+        return {"f1": "one floating-point number a row"}
+    vectors = {"f2": "a vector of floating-point numbers a row"}
+    return vectors if name == "actions" else vectors | {"u4": "an image of whole numbers a row"}
 
 
 def _ends(steps: Steps) -> np.ndarray:

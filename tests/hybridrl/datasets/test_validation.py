@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hybridrl.datasets import Dataset, Steps, dataset
-from hybridrl.datasets.checks import Statistics, check_memory, locate, statistics, validate
+from hybridrl.datasets.validation import Statistics, check_memory, locate, statistics, validate
 from hybridrl.errors import DatasetError
 from hybridrl.task import DatasetSpec, Task
 
@@ -67,7 +67,7 @@ def test_actions_out_of_range_name_the_first_row_not_the_worst():
 
 
 BAD = {
-    "flags as numbers": ({"ends": np.zeros(6)}, "'ends' has shape .* dtype float64; expected 1 dimension"),
+    "flags as numbers": ({"ends": np.zeros(6)}, "'ends' has shape .* dtype float64; expected one flag a row"),
     "whole numbers": ({"rewards": np.zeros(6, int)}, "'rewards' has .*dtype int64"),
     "a column": ({"rewards": np.zeros((6, 1), np.float32)}, r"'rewards' has shape \(6, 1\)"),
     "a flat observation": ({"observations": np.zeros(6, np.float32)}, "'observations' has shape"),
@@ -81,6 +81,13 @@ def test_arrays_that_do_not_fit_are_refused(case):
     changes, message = BAD[case]
     with pytest.raises(DatasetError, match=message):
         validate(dataclasses.replace(steps_of(), **changes), "x")
+
+
+def test_images_are_observations_and_nothing_else():
+    images = np.zeros((6, 4, 4, 3), np.uint8)
+    validate(dataclasses.replace(steps_of(), observations=images, next_observations=images), "x")
+    with pytest.raises(DatasetError, match=r"'actions' has shape \(6, 4, 4, 3\)"):
+        validate(dataclasses.replace(steps_of(), actions=images), "x")
 
 
 def test_statistics_by_hand():
