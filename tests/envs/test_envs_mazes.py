@@ -1,5 +1,7 @@
 """The maze generators: the environments' own physics, the published statistics, one result for any process count."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -7,9 +9,9 @@ import envs
 from envs import mazes
 from envs.extras import make_gymnasium
 from envs.tasks.ogbench_goals import MAZE_GOALS
-from hybridrl.datasets import files
+from hybridrl.datasets import files, load
 from hybridrl.datasets.dataset import Dataset
-from hybridrl.errors import ConfigError
+from hybridrl.errors import ConfigError, DatasetError
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,47 @@ def test_ogbench_statistics(navigate):
     free, corners = mazes._ogbench_cells("medium", env.maze_map.tobytes(), env.maze_map.shape)
     assert (len(free), len(corners)) == (26, 21)
     assert {tuple(cell) for cell in cells.tolist()} == set(free)
+
+
+def test_ogbench_policy_reaches_as_many_goals_as_the_published_one(monkeypatch):
+    """181 goals in 22 episodes were measured with a loop around the benchmark's own environment."""
+    plans = []
+    original = mazes._subgoals
+    monkeypatch.setattr(mazes, "_subgoals", lambda *arguments: plans.append(1) or original(*arguments))
+    arrays = mazes._ogbench_episodes("medium", "navigate", 1, list(range(11)), 1001)
+    assert len(plans) - 11 == pytest.approx(181 / 2, rel=0.15)  # one plan an episode is for its first goal
+    episodes = {key: arrays[key].reshape(11, 1001, 2)[:, :1000] for key in ("qpos", "actions")}
+    steps = np.linalg.norm(np.diff(episodes["qpos"], axis=1), axis=-1)
+    free = 0.2 * np.linalg.norm(episodes["actions"][:, :-1], axis=-1)  # where no wall is in the way
+    assert np.median(np.abs(steps - free)) < 1e-5
+    assert (np.abs(steps - free) < 1e-5).mean() > 0.8
+
+
+def test_a_generation_that_was_cut_continues_and_gives_the_same_data(tmp_path, monkeypatch):
+    monkeypatch.setitem(mazes.OGBENCH_SIZES, ("medium", "navigate"), (6, 40))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    task = envs.make_task("pointmaze-medium-navigate-singletask-task3-v0")
+    monkeypatch.setenv("HYBRIDRL_DATA", str(tmp_path / "whole"))
+    whole = load(task)
+    assert whole.source.origin == "generated"
+    assert whole.num_rows == 240
+    original, calls = mazes._ogbench_episodes, []
+
+    @functools.wraps(original)
+    def stopping(*arguments):
+        calls.append(arguments[3])
+        if len(calls) == 4:
+            raise RuntimeError("out of power")
+        return original(*arguments)
+
+    monkeypatch.setattr(mazes, "_ogbench_episodes", stopping)
+    monkeypatch.setenv("HYBRIDRL_DATA", str(tmp_path / "cut"))
+    with pytest.raises(DatasetError, match="out of power"):
+        load(task)
+    again = load(task)
+    assert calls == [[0], [1], [2], [3], [3], [4], [5], [6]]
+    assert again.source.sha256 == whole.source.sha256
+    assert not (tmp_path / "cut" / "unfinished" / task.dataset.format / task.dataset.id).exists()
 
 
 def test_ogbench_course_is_the_environment_s_own(navigate):
