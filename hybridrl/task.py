@@ -10,6 +10,8 @@ import numpy as np
 
 from hybridrl.errors import ConfigError
 
+BOUNDARIES = ("corrected", "d4rl")
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
@@ -23,12 +25,17 @@ class DatasetSpec:
         generate: makes the dataset's files in an empty folder by the published procedure; None where that would need a
             learned expert or a renderer.
         resumable: `generate` also takes `work=`, a folder that outlives a kill, and continues from what it finds there.
-        relabel: `(rewards, successes)` for rows of a file that holds no rewards; given the file's arrays by name.
+        relabel: `(rewards, successes)` for the rows of a file that does not say one of them; given its arrays by name.
         represent: `(rows, goal_dim)` representations of the rows as goals, where a goal is not an observation; given
             the file's arrays by name.
         rows: the number of transitions, for the lists a user reads; 0 if unknown.
         action_bounds: low and high of the recorded actions, one number per entry, where they are not -1 and 1; they are
             rescaled on reading (Minari).
+        boundaries: what becomes of rows at the end of an episode in format "d4rl": "corrected" keeps a row only with
+            its own next observation, "d4rl" does as D4RL's `qlearning_dataset`; see `datasets.d4rl.read_d4rl`.
+        widths: of observations and actions, where files of another width must be refused.
+        prepare: applied to the `Steps` that a reader of format "d4rl" has made.
+        how_to_get: what to do for files that cannot be downloaded, told in the error that says they are missing.
     """
 
     id: str
@@ -41,6 +48,15 @@ class DatasetSpec:
     represent: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     rows: int = 0
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    boundaries: str = "corrected"
+    widths: tuple[int, int] | None = None
+    prepare: Callable[[Any], Any] | None = None
+    how_to_get: str = ""
+
+    def __post_init__(self) -> None:
+        """Reject an unknown choice."""
+        if self.boundaries not in BOUNDARIES:
+            raise ConfigError(f"dataset {self.id!r}: boundaries {self.boundaries!r}; expected one of {BOUNDARIES}")
 
     @property
     def published(self) -> bool:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hybridrl.datasets.checks import ACTION_LIMIT
 from hybridrl.errors import DatasetError
 
 if TYPE_CHECKING:
     from hybridrl.datasets.dataset import Steps
 
-_ACTION_SLACK = 1e-3  # published actions exceed their bounds by rounding
 _FLAGS = ("terminations", "ends", "successes")
 
 
@@ -77,8 +77,8 @@ def validate(steps: Steps, where: str) -> None:
             f"{np.shape(steps.next_observations)}; expected equal shapes; the file is damaged or of another format"
         )
     largest = np.abs(steps.actions).max(axis=1, initial=0.0)
-    if largest.max() > 1.0 + _ACTION_SLACK:
-        bad = int(np.argmax(largest > 1.0 + _ACTION_SLACK))
+    if largest.max() > ACTION_LIMIT:
+        bad = int(np.argmax(largest > ACTION_LIMIT))
         raise DatasetError(
             f"{where}: 'actions' reaches {largest[bad]:.4g} in {locate(steps, bad)}; expected entries in [-1, 1]; "
             "rescale the actions to the environment's bounds before storing them"

@@ -163,7 +163,7 @@ BAD_NPZ = {
     "missing key": (lambda a: a.pop("actions"), r"lacks \['actions'\]"),
     "rows differ": (lambda a: a.update(actions=a["actions"][:-1]), "'actions' has 9 rows"),
     "flags of another length": (lambda a: a.update(terminals=a["terminals"][:-1]), "'terminals' has shape"),
-    "flags that are none": (lambda a: a.update(terminals=np.full(10, 2)), "other than 0 and 1"),
+    "flags that are none": (lambda a: a.update(terminals=np.full(10, 2)), "is 2 in row 0; expected flags"),
     "integer actions": (lambda a: a.update(actions=np.zeros((10, 1), np.int64)), "'actions' has dtype int64"),
     "pixels": (lambda a: a.update(observations=np.zeros((10, 4, 4, 3), np.float32)), "expected .rows, width."),
     "text": (lambda a: a.update(observations=np.full((10, 1), "x")), "dtype <U1"),
@@ -477,7 +477,7 @@ def test_formats_are_looked_up_by_name(tmp_path):
     np.savez(tmp_path / "maze.npz", **ogbench_arrays())
     assert len(read(tmp_path, task_of(at_three)).rewards) == 8
     assert set(READERS) >= {"minari", "ogbench"}
-    with pytest.raises(DatasetError, match=r"format 'csv'; expected \['minari', 'ogbench'"):
+    with pytest.raises(DatasetError, match=r"format 'csv'; expected \['d4rl', 'minari', 'ogbench'"):
         read(tmp_path, task_of(format="csv"))
     with pytest.raises(DatasetError, match="has no dataset"):
         read(tmp_path, Task("x", "probe", "none", 10, success_key="success"))
