@@ -22,8 +22,9 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One environment, driven by a `Task` alone.
 
     Observations are float32 vectors, or uint8 images where the task says `pixels`; actions are float32 in [-1, 1] and
-    stretched to the environment's bounds. Rewards are the task's; `info["raw_reward"]` is the environment's own and
-    `info["success"]` a bool. Reaching the horizon truncates; a success on that very step still terminates.
+    stretched to the environment's bounds. Rewards are the task's; `info["raw_reward"]` is the environment's own, or the
+    `return_key` entry of `info` if the task has one, and `info["success"]` a bool. Reaching the horizon truncates; a
+    success on that very step still terminates.
 
     The course is a function of `seed` and the actions. Some environments draw from NumPy's global generator: this
     class keeps one of its own, puts it in the global one's place while the environment runs and takes it out again, so
@@ -129,7 +130,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         terminated = bool(ended)
         truncated = not terminated and (bool(truncated) or self._step >= self.task.horizon)
         self._running = not (terminated or truncated)
-        return observation, float(reward), terminated, truncated, info | {"success": success, "raw_reward": raw_reward}
+        scored = raw_reward if self.task.return_key is None else float(info[self.task.return_key])
+        return observation, float(reward), terminated, truncated, info | {"success": success, "raw_reward": scored}
 
     def close(self) -> None:
         """Close the environment."""

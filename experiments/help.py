@@ -79,15 +79,21 @@ def _algorithms() -> str:
 
 
 def _tasks() -> str:
-    """Tasks, OGBench's in one line per environment."""
+    """Tasks, OGBench's and D4RL's in one or two lines per environment."""
     lines = []
     ogbench: dict[str, list[str]] = {}
+    d4rl: dict[str, dict[str, list[str]]] = {}  # environment -> version -> kinds of data
     for name in task_names():
         task = make_task(name)
         if task.dataset is not None and task.dataset.format == "ogbench":
             environment, kind, _ = task.dataset.id.rsplit("-", 2)
             kinds = ogbench.setdefault(environment.removeprefix("visual-"), [])
             kinds += [kind] if kind not in kinds else []
+            continue
+        if task.dataset is not None and task.dataset.format == "d4rl":
+            env, _, kind = name.partition("-")
+            kind, _, version = kind.rpartition("-")
+            d4rl.setdefault(env, {}).setdefault(version, []).append(kind)
             continue
         lines.append(f"  task={name}".ljust(66) + _task_text(task))
     lines += [  # of these names alone there are hundreds
@@ -96,6 +102,9 @@ def _tasks() -> str:
         *(f"    {environment}-{{{','.join(kinds)}}}" for environment, kinds in ogbench.items()),
         "  Minari: task=minari/<dataset id>, such as minari/D4RL/door/human-v2; more in docs/datasets.md",
     ]
+    for env, versions in d4rl.items():
+        lines.append(f"  task={env}-KIND-VERSION".ljust(66) + "D4RL; with +d4rl behind, its own episode ends")
+        lines += [f"    {version}: {', '.join(kinds)}" for version, kinds in sorted(versions.items())]
     return "\n".join([f"tasks (default {DEFAULTS['task']})", *lines, ""])
 
 
@@ -106,7 +115,8 @@ def _task_text(task: Task) -> str:
             *(["download"] if task.dataset.published else []),
             *(["generated here"] if task.dataset.generate is not None else []),
         ]
-        data = f"{task.dataset.rows:,} rows ({' or '.join(ways)})"
+        size = f"{task.dataset.rows:,} rows " if task.dataset.rows else ""
+        data = f"{size}({' or '.join(ways)})"
     return f"{task.family}; {data}"
 
 

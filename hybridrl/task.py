@@ -84,6 +84,7 @@ class Task:
             the `info` it returns holds it as `goal`: an observation, or what `DatasetSpec.represent` makes of one. The
             dataset's rewards are then zeros, which goal samplers replace.
         reward_scale, reward_shift: the agent sees `reward_scale * reward + reward_shift`.
+        return_key: entry of `info` that scores are made of, summed over an episode, where it is not the reward.
         success_key: entry of `info` that says whether the task is solved; "reward" if a reward above 0 does; None if
             the task has no notion of success.
         terminate_on_success: the episode ends, without bootstrapping, at the first success.
@@ -105,6 +106,7 @@ class Task:
     num_goals: int = 0
     reward_scale: float = 1.0
     reward_shift: float = 0.0
+    return_key: str | None = None
     success_key: str | None = None
     terminate_on_success: bool = False
     failure_reward: float | None = None

@@ -141,7 +141,7 @@ class _Impossible(DatasetError):
 
 def _download(spec: DatasetSpec, folder: Path, progress: Progress | None) -> dict[str, Any]:
     if not spec.published:
-        raise _Impossible("published nowhere")
+        raise _Impossible(spec.how_to_get or "published nowhere")
     if os.environ.get("HYBRIDRL_OFFLINE", "") not in ("", "0"):
         raise _Impossible("switched off by HYBRIDRL_OFFLINE")
     if not spec.urls:

@@ -95,6 +95,12 @@ QUIET = (np.ones(2), 0.0, False, False)
 WON = (np.ones(2), 1.0, False, True)
 
 
+def test_scores_may_be_made_of_an_entry_of_info():
+    env = scripted([WON, (np.ones(2), 7.0, False, False)], return_key="is_success")
+    seen = [env.step(np.zeros(2)) for _ in range(2)]
+    assert [(reward, info["raw_reward"]) for _, reward, _, _, info in seen] == [(5.0, 1.0), (65.0, 0.0)]
+
+
 def test_the_horizon_truncates_and_never_terminates():
     env = scripted([QUIET] * 3)
     ends = [env.step(np.zeros(2))[2:4] for _ in range(3)]

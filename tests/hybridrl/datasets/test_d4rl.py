@@ -1,6 +1,8 @@
 """D4RL's files, written here by plain h5py: both meanings of an episode's end, and everything that is refused."""
 
 import dataclasses
+import hashlib
+import shutil
 import time
 
 import h5py
@@ -8,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import envs
 from hybridrl.datasets import Dataset, load, read
 from hybridrl.datasets.cache import dataset_folder
 from hybridrl.datasets.d4rl import infer_timeouts, keep_successes, read_d4rl
@@ -384,6 +387,29 @@ def test_a_file_without_any_success_is_refused(tmp_path):
     path = write(tmp_path / "a.hdf5", arrays_of(**NINE))
     with pytest.raises(DatasetError, match="none of its 9 rows"):
         read_d4rl(path, task_of(prepare=keep_successes))
+
+
+# The way here ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_published_file_arrives_through_a_cut_connection_and_is_kept_to(server, tmp_path):
+    task = envs.make_task("halfcheetah-medium-v2")
+    (published,) = task.dataset.urls
+    assert published == "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/halfcheetah_medium-v2.hdf5"
+    arrays = arrays_of(3000, terminals=[100], width=17)
+    arrays["actions"] = np.tile(arrays["actions"] / 10, 6)
+    server.content = write(tmp_path / "a.hdf5", arrays).read_bytes()
+    server.cuts = [100_000]
+    spec = dataclasses.replace(task.dataset, urls=(server.url.replace("data.bin", "halfcheetah_medium-v2.hdf5"),))
+    task = dataclasses.replace(task, dataset=spec)
+    data = load(task)
+    assert [request.get("Range") for request in server.requests] == [None, "bytes=100000-"]
+    assert (data.source.origin, data.num_rows) == ("download", 2999)
+    assert data.source.sha256 == hashlib.sha256(server.content).hexdigest()
+    shutil.rmtree(dataset_folder(spec))
+    server.content, server.etag = write(tmp_path / "b.hdf5", arrays | {"rewards": np.zeros(3000)}).read_bytes(), '"two"'
+    with pytest.raises(DatasetError, match="the first download had"):
+        load(task)
 
 
 # Speed ---------------------------------------------------------------------------------------------------------------
