@@ -84,13 +84,13 @@ class Group:
 class Array:
     """An HDF5 array of numbers, not read yet.
 
-    A virtual array, which shows pieces of others as one, is taken if those others are plain arrays of the same file.
+    A virtual array, which shows pieces of others as one, is taken if those others are in the same file.
     """
 
     def __init__(self, where: str, array: h5py.h5d.DatasetID, root: Group) -> None:
         layout = array.get_create_plist()
-        self.virtual = layout.get_layout() == h5py.h5d.VIRTUAL
-        if layout.get_external_count() or (self.virtual and not _within(layout, root)):
+        virtual = layout.get_layout() == h5py.h5d.VIRTUAL
+        if layout.get_external_count() or (virtual and not _within(layout, root)):
             raise DatasetError(f"{where} is stored in other files; expected data in the file itself; do not trust it")
         self.where, self.array, self.dtype, self.shape = where, array, array.dtype, array.shape
         if self.dtype.kind not in NUMBERS:
@@ -112,7 +112,7 @@ class Array:
 
 
 def _within(layout: h5py.h5p.PropDCID, root: Group) -> bool:
-    """Whether a virtual array is made of plain arrays of this file, reached without any link."""
+    """Whether a virtual array is made of arrays of this file, reached without any link."""
     for index in range(layout.get_virtual_count()):
         if layout.get_virtual_filename(index) != ".":
             return False
@@ -121,6 +121,6 @@ def _within(layout: h5py.h5p.PropDCID, root: Group) -> bool:
         for folder in folders:
             group = group.group_at(folder) if group is not None else None
         source = group.get(name) if group is not None else None
-        if not isinstance(source, Array) or source.virtual:
+        if not isinstance(source, Array):  # which has passed this very check
             return False
     return True

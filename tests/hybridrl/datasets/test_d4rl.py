@@ -229,7 +229,7 @@ def test_chunks_that_are_views_of_the_same_file(tmp_path):
     assert rows_of(read_d4rl(tmp_path / "a.hdf5", task_of())) == [0, 1, 2, 3, 4, 5, 7]
 
 
-@pytest.mark.parametrize("case", ["another file", "a link", "a view of a view"])
+@pytest.mark.parametrize("case", ["another file", "a link", "a view of a view", "itself"])
 def test_views_that_leave_the_file_are_refused(tmp_path, case):
     arrays = arrays_of(**NINE)
     write(tmp_path / "other.hdf5", arrays)
@@ -242,13 +242,15 @@ def test_views_that_leave_the_file_are_refused(tmp_path, case):
         elif case == "a link":
             file["out"] = h5py.ExternalLink(tmp_path / "other.hdf5", "/")
             layout[...] = h5py.VirtualSource(".", "out/rewards", rewards.shape)
+        elif case == "itself":
+            layout[...] = h5py.VirtualSource(".", "rewards", rewards.shape)
         else:
             inner = h5py.VirtualLayout(rewards.shape, rewards.dtype)
             inner[...] = h5py.VirtualSource(tmp_path / "other.hdf5", "rewards", rewards.shape)
             file.create_virtual_dataset("inner", inner)
             layout[...] = h5py.VirtualSource(".", "inner", rewards.shape)
         file.create_virtual_dataset("rewards", layout)
-    with pytest.raises(DatasetError, match=r"a link; expected data|stored in other files"):
+    with pytest.raises(DatasetError, match=r"a link; expected data|stored in other files|recursion"):
         read_d4rl(tmp_path / "a.hdf5", task_of())
 
 
