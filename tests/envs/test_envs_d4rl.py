@@ -9,6 +9,7 @@ import pytest
 import envs
 from envs.d4rl_envs import Adroit, Ant, AntMaze, Kitchen, PointMaze
 from envs.d4rl_mazes import ANT_MAZES, POINT_MAZES, Layout
+from envs.tasks import d4rl, ogbench
 from hybridrl.datasets import load
 from hybridrl.datasets.dataset import Dataset, Steps
 from hybridrl.errors import ConfigError, DatasetError
@@ -78,7 +79,9 @@ def test_addresses_and_horizons_of_the_table():
 
 
 def test_every_benchmark_is_there():
-    names = set(envs.task_names())
+    names = set(d4rl.TASKS)
+    assert len(names) == 143
+    assert not names & set(ogbench.TASKS)
     for version in ("v1", "v2"):
         for body in ("hopper", "halfcheetah", "walker2d", "ant"):
             for kind in ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert"):
