@@ -36,8 +36,32 @@ class TanhNormal(struct.PyTreeNode):
         return _log_density(jnp.arctanh(actions), self.mean, self.std)
 
 
+class Normal(struct.PyTreeNode):
+    """A diagonal Gaussian over actions. They are clipped to [-1, 1] when played; densities are the unclipped ones."""
+
+    mean: jax.Array  # (*batch, action_dim)
+    std: jax.Array  # (*batch, action_dim)
+
+    def mode(self) -> jax.Array:
+        """The mean, clipped, `(*batch, action_dim)`."""
+        return jnp.clip(self.mean, -1.0, 1.0)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Clipped actions `(*shape, *batch, action_dim)`."""
+        noise = jax.random.normal(key, (*shape, *self.mean.shape))
+        mean, std = jnp.broadcast_to(self.mean, noise.shape), jnp.broadcast_to(self.std, noise.shape)
+        return jnp.clip(mean + std * noise, -1.0, 1.0)
+
+    def log_prob(self, actions: jax.Array) -> jax.Array:
+        """Log-densities `(*batch,)` of actions `(*batch, action_dim)`."""
+        return _gaussian_terms(actions, self.mean, self.std).sum(axis=-1)
+
+
+def _gaussian_terms(values: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    return -0.5 * jnp.square((values - mean) / std) - jnp.log(std) - 0.5 * jnp.log(2.0 * jnp.pi)
+
+
 def _log_density(unsquashed: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    normal = -0.5 * jnp.square((unsquashed - mean) / std) - jnp.log(std) - 0.5 * jnp.log(2.0 * jnp.pi)
     # log(1 - tanh(u)^2) in a form that is exact for large |u|
     squash = 2.0 * (jnp.log(2.0) - unsquashed - jax.nn.softplus(-2.0 * unsquashed))
-    return (normal - squash).sum(axis=-1)
+    return (_gaussian_terms(unsquashed, mean, std) - squash).sum(axis=-1)

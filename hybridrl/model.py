@@ -39,9 +39,10 @@ class Model(struct.PyTreeNode):
         params = _init(module, key, *inputs)
         return cls(params=params, opt_state=optimizer.init(params), module=module, optimizer=optimizer, name=name)
 
-    def __call__(self, *inputs: Any, params: Any = None) -> Any:
-        """The network's output, with `params` in place of its own where given."""
-        return self.module.apply(self.params if params is None else params, *inputs)
+    def __call__(self, *inputs: Any, params: Any = None, dropout_key: jax.Array | None = None) -> Any:
+        """The network's output, with `params` in place of its own where given; a `dropout_key` turns dropout on."""
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        return self.module.apply(self.params if params is None else params, *inputs, rngs=rngs)
 
     def minimize(self, loss: Callable[[Any], tuple[jax.Array, Metrics]]) -> tuple[Self, Metrics]:
         """One optimiser step on `loss(params) -> (scalar, metrics)`; the metrics gain `<name>/grad_norm`."""

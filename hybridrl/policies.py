@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from hybridrl.model import Model
@@ -25,6 +26,26 @@ class ActorPolicy(struct.PyTreeNode):
         """Actions `(*batch, action_dim)` for `observations` `(*batch, obs_dim)`."""
         distribution = self.actor(observations)
         return (distribution.mode() if self.deterministic else distribution.sample(key)), carry
+
+
+class NoisyPolicy(struct.PyTreeNode):
+    """Acts by a deterministic actor; unless `deterministic`, with Gaussian noise, in [-1, 1]. The carry is empty."""
+
+    actor: Model
+    noise: float = struct.field(pytree_node=False)  # standard deviation
+    deterministic: bool = struct.field(pytree_node=False)
+
+    def begin(self, context: Any) -> tuple[()]:
+        """Nothing to remember."""
+        del context
+        return ()
+
+    def act(self, carry: tuple[()], observations: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[()]]:
+        """Actions `(*batch, action_dim)` for `observations` `(*batch, obs_dim)`."""
+        actions = self.actor(observations)
+        if self.deterministic:
+            return actions, carry
+        return jnp.clip(actions + self.noise * jax.random.normal(key, actions.shape), -1.0, 1.0), carry
 
 
 class UniformPolicy(struct.PyTreeNode):

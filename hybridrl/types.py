@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import jax
 from flax import struct
@@ -11,7 +11,11 @@ Metrics = dict[str, jax.Array]  # "part/quantity" -> a float32 scalar
 
 
 class Transitions(struct.PyTreeNode):
-    """One-step transitions."""
+    """One-step transitions, or in a batch n-step ones (see `hybridrl.replay.lookahead`).
+
+    Of an n-step transition `rewards` is the discounted sum of the steps' rewards, `next_observations` is where the last
+    of them led, and `masks` carries the discount of the steps between: the target is `rewards + discount * masks * V`.
+    """
 
     observations: jax.Array  # (*batch, obs_dim)
     actions: jax.Array  # (*batch, action_dim), entries in [-1, 1]
@@ -19,6 +23,9 @@ class Transitions(struct.PyTreeNode):
     masks: jax.Array  # (*batch,), 0.0 after a true termination, else 1.0; a time limit keeps 1.0
     next_observations: jax.Array  # (*batch, obs_dim)
     mc_returns: jax.Array  # (*batch,), discounted return-to-go; NaN where the episode was not finished at insertion
+    next_actions: jax.Array | None = (
+        None  # (*batch, action_dim) taken at next_observations, NaN where unknown; if asked
+    )
 
 
 class Trajectories(struct.PyTreeNode):
@@ -75,5 +82,21 @@ class Agent(Protocol):
         ...
 
     def diagnose(self, batch: Transitions, key: jax.Array) -> Metrics:
-        """`q` and `td_error`, both averaged over `batch`: what the switch panel follows. Trains nothing."""
+        """`q` and `td_error`, both averaged over `batch`: what the switch panel follows. Trains nothing.
+
+        Empty for an agent that learns no values.
+        """
+        ...
+
+
+@runtime_checkable
+class FitsObservations(Protocol):
+    """An agent that takes constants, such as means and deviations, from the dataset before it is trained."""
+
+    def fit_observations(self, observations: jax.Array | None) -> Self:
+        """This agent with constants from `observations` `(rows, obs_dim)`, the dataset's; None if there is none.
+
+        Raises:
+            ConfigError: its settings need a dataset, and there is none.
+        """
         ...

@@ -130,6 +130,12 @@ class Dataset(struct.PyTreeNode):
         """Episodes held."""
         return len(self.episode_starts)
 
+    def rows_left(self) -> jax.Array:
+        """Steps from each row to the end of its episode, itself included: int32 `(rows,)`."""
+        lengths = np.asarray(self.episode_lengths)
+        ends = np.repeat(np.asarray(self.episode_starts) + lengths, lengths)
+        return jnp.asarray(ends - np.arange(self.num_rows), jnp.int32)
+
     def episode(self, index: int) -> Trajectories:
         """Episode `index`, leaves `(length, ...)` and no padding."""
         start, length = int(self.episode_starts[index]), int(self.episode_lengths[index])

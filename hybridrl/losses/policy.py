@@ -1,9 +1,10 @@
-"""Losses for stochastic policies with an entropy bonus."""
+"""Losses for policies: entropy-regularised, weighted regression, and climbing a critic."""
 
 from __future__ import annotations
 
 import chex
 import jax
+import jax.numpy as jnp
 
 
 def soft_policy_loss(log_probs: jax.Array, q: jax.Array, entropy_temperature: jax.Array) -> jax.Array:
@@ -20,3 +21,26 @@ def soft_policy_loss(log_probs: jax.Array, q: jax.Array, entropy_temperature: ja
 def temperature_loss(entropy_temperature: jax.Array, entropy: jax.Array, target_entropy: float) -> jax.Array:
     """`temperature * (H - target)`, `()`: above the target the temperature falls (Haarnoja et al. 2018, eq. 18)."""
     return entropy_temperature * (jax.lax.stop_gradient(entropy) - target_entropy)
+
+
+def awr_weights(advantages: jax.Array, inverse_temperature: float, max_weight: float = 100.0) -> jax.Array:
+    """`min(exp(inverse_temperature * A), max_weight)`, `(*batch,)`: the weights of advantage-weighted regression.
+
+    Peng et al. 2019 and, with the critic's expectile as baseline, Kostrikov et al. 2021, eq. 7. Larger trusts the
+    critic more, smaller stays nearer to cloning.
+    """
+    return jnp.minimum(jnp.exp(inverse_temperature * advantages), max_weight)
+
+
+def smoothed_actions(key: jax.Array, actions: jax.Array, noise: float, noise_clip: float) -> jax.Array:
+    """TD3's target smoothing: clipped Gaussian noise on `actions`, kept in [-1, 1] (Fujimoto et al. 2018, sec. 5.3)."""
+    draws = jnp.clip(noise * jax.random.normal(key, actions.shape), -noise_clip, noise_clip)
+    return jnp.clip(actions + draws, -1.0, 1.0)
+
+
+def scale_free_policy_loss(q: jax.Array) -> jax.Array:
+    """`-Q / mean |Q|`, `(*batch,)`: its gradient does not depend on the values' scale (Fujimoto & Gu 2021, eq. 5).
+
+    No gradient flows through the mean.
+    """
+    return -q / jax.lax.stop_gradient(jnp.abs(q).mean())

@@ -32,3 +32,16 @@ def squared_td_errors(q: jax.Array, targets: jax.Array) -> jax.Array:
     """`(Q_i - y)^2`, `(critics, *batch)`, for `q` of that shape and shared `targets` `(*batch,)`."""
     chex.assert_equal_shape([q[0], targets])
     return jnp.square(q - targets[None])
+
+
+def expectile_loss(predictions: jax.Array, targets: jax.Array, expectile: float) -> jax.Array:
+    """Asymmetric squared error of `u = target - prediction` (Kostrikov et al. 2021, section 4.1, eq. 5).
+
+    Args:
+        predictions, targets: `(*batch,)`, of equal shape; so is the result, which is not averaged.
+        expectile: weight of `u > 0`; `1 - expectile` weighs the others, a tie included. Near 1 the minimiser follows
+            the largest targets; 0.5 is half the squared error.
+    """
+    chex.assert_equal_shape([predictions, targets])
+    errors = targets - predictions
+    return jnp.where(errors > 0, expectile, 1.0 - expectile) * jnp.square(errors)

@@ -1,4 +1,4 @@
-"""Policies as networks: observations to action distributions."""
+"""Policies as networks: observations to actions or action distributions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hybridrl.distributions import TanhNormal
-from hybridrl.networks.mlp import MLP, kernel_init
+from hybridrl.distributions import Normal, TanhNormal
+from hybridrl.networks.mlp import MLP, head_inits
+
+_EDAC_BOUND = 1e-3  # of an actor's output layer under "edac"
 
 
 class TanhNormalActor(nn.Module):
@@ -24,17 +26,85 @@ class TanhNormalActor(nn.Module):
     std_bounds: tuple[float, float] = (1e-5, 10.0)
     initializer: str = "orthogonal"
     last_gain: float | None = None
+    dropout_rate: float = 0.0
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> TanhNormal:
         """The action distribution in each state."""
-        features = MLP(self.hidden_dims, self.layer_norm, self.initializer, self.last_gain)(observations)
-        mean = nn.Dense(self.action_dim, kernel_init=kernel_init(self.initializer), name="mean")(features)
-        if self.std_kind == "state":
-            log_std = nn.Dense(self.action_dim, kernel_init=kernel_init(self.initializer), name="log_std")(features)
-        elif self.std_kind == "free":
-            free = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
-            log_std = jnp.broadcast_to(free, mean.shape)
-        else:
-            raise ValueError(f"unknown std_kind {self.std_kind!r}; expected 'state' or 'free'")
-        return TanhNormal(mean=mean, std=jnp.clip(jnp.exp(log_std), *self.std_bounds))
+        return TanhNormal(*_mean_and_std(self, observations))
+
+
+class NormalActor(nn.Module):
+    """`(*batch, obs_dim)` -> Normal over `(*batch, action_dim)`, not squashed: IQL's actor.
+
+    `bounded_mean` puts a tanh on the mean, not on the actions. The deviation is as in `TanhNormalActor`.
+    """
+
+    hidden_dims: tuple[int, ...]
+    action_dim: int
+    layer_norm: bool = False
+    std_kind: str = "state"
+    std_bounds: tuple[float, float] = (1e-5, 10.0)
+    initializer: str = "orthogonal"
+    last_gain: float | None = None
+    dropout_rate: float = 0.0
+    bounded_mean: bool = False
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> Normal:
+        """The action distribution in each state."""
+        mean, std = _mean_and_std(self, observations)
+        return Normal(jnp.tanh(mean) if self.bounded_mean else mean, std)
+
+
+def _mean_and_std(actor: TanhNormalActor | NormalActor, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and deviation `(*batch, action_dim)`, from within the compact method of a Gaussian actor."""
+    trunk = MLP(
+        actor.hidden_dims, actor.layer_norm, actor.initializer, actor.last_gain, dropout_rate=actor.dropout_rate
+    )
+    features, head = trunk(observations), head_inits(actor.initializer, _EDAC_BOUND)
+    mean = nn.Dense(actor.action_dim, name="mean", **head)(features)
+    if actor.std_kind == "state":
+        log_std = nn.Dense(actor.action_dim, name="log_std", **head)(features)
+    elif actor.std_kind == "free":
+        free = actor.param("log_std", nn.initializers.zeros, (actor.action_dim,))
+        log_std = jnp.broadcast_to(free, mean.shape)
+    else:
+        raise ValueError(f"unknown std_kind {actor.std_kind!r}; expected 'state' or 'free'")
+    return mean, jnp.clip(jnp.exp(log_std), *actor.std_bounds)
+
+
+class DeterministicActor(nn.Module):
+    """`(*batch, obs_dim)` -> actions `(*batch, action_dim)`, entries in (-1, 1) by a tanh."""
+
+    hidden_dims: tuple[int, ...]
+    action_dim: int
+    layer_norm: bool = False
+    initializer: str = "orthogonal"
+    norm_last: bool = False
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        """The action in each state."""
+        features = MLP(self.hidden_dims, self.layer_norm, self.initializer, norm_last=self.norm_last)(observations)
+        return jnp.tanh(nn.Dense(self.action_dim, name="action", **head_inits(self.initializer, _EDAC_BOUND))(features))
+
+
+class FlowField(nn.Module):
+    """A vector in action space for each state and point: a flow's velocity, or a one-step policy's action.
+
+    `points` `(*batch, action_dim)` are actions on their way from noise to data at `times` `(*batch, 1)` in [0, 1]; the
+    one-step policy is given noise and no times. GELU, as in the published code of FQL (Park et al. 2025).
+    """
+
+    hidden_dims: tuple[int, ...]
+    action_dim: int
+    layer_norm: bool = False
+    initializer: str = "xavier_uniform"
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, points: jax.Array, times: jax.Array | None = None) -> jax.Array:
+        """`(*batch, action_dim)`."""
+        inputs = jnp.concatenate([observations, points, *([] if times is None else [times])], axis=-1)
+        trunk = MLP(self.hidden_dims, self.layer_norm, self.initializer, activation="gelu", norm_last=True)
+        return nn.Dense(self.action_dim, name="vector", **head_inits(self.initializer, _EDAC_BOUND))(trunk(inputs))

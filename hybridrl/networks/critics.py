@@ -1,4 +1,4 @@
-"""State-action value functions in ensembles."""
+"""Value functions: of states and actions in ensembles, and of states."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hybridrl.networks.mlp import MLP, kernel_init
+from hybridrl.networks.mlp import MLP, head_inits
 
+_EDAC_BOUND = 3e-3  # of a critic's output layer under "edac"
 _MEMBERS: dict[str, Any] = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "out_axes": 0}
 
 
@@ -26,6 +27,8 @@ class CriticEnsemble(nn.Module):
     shared_head: bool = False
     initializer: str = "orthogonal"
     last_gain: float | None = None
+    activation: str = "relu"
+    norm_last: bool = False  # LayerNorm after the activation
 
     @nn.compact
     def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
@@ -34,13 +37,28 @@ class CriticEnsemble(nn.Module):
         observations = jnp.broadcast_to(observations, (*batch, observations.shape[-1]))
         inputs = jnp.concatenate([observations, jnp.broadcast_to(actions, (*batch, actions.shape[-1]))], axis=-1)
         ensemble = nn.vmap(MLP, in_axes=None, axis_size=self.num_critics, **_MEMBERS)
-        features = ensemble(self.hidden_dims, self.layer_norm, self.initializer, self.last_gain, name="members")(inputs)
+        trunk = (self.hidden_dims, self.layer_norm, self.initializer, self.last_gain, self.activation, self.norm_last)
+        features, head = ensemble(*trunk, name="members")(inputs), head_inits(self.initializer, _EDAC_BOUND)
         if self.shared_head:
-            values = nn.Dense(1, kernel_init=kernel_init(self.initializer), name="head")(features)
+            values = nn.Dense(1, name="head", **head)(features)
         else:
             heads = nn.vmap(nn.Dense, in_axes=0, axis_size=self.num_critics, **_MEMBERS)
-            values = heads(1, kernel_init=kernel_init(self.initializer), name="member_heads")(features)
+            values = heads(1, name="member_heads", **head)(features)
         return values[..., 0]
+
+
+class Value(nn.Module):
+    """A state-value function: `(*batch, obs_dim)` to `(*batch,)`."""
+
+    hidden_dims: tuple[int, ...]
+    layer_norm: bool = False
+    initializer: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        """Values of the states."""
+        features = MLP(self.hidden_dims, self.layer_norm, self.initializer)(observations)
+        return nn.Dense(1, name="head", **head_inits(self.initializer, _EDAC_BOUND))(features)[..., 0]
 
 
 def select_critics(params: Any, indices: jax.Array) -> Any:

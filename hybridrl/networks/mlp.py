@@ -3,40 +3,75 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 from flax import linen as nn
 
+_ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu}
+
 
 def kernel_init(kind: str, gain: float = math.sqrt(2.0)) -> nn.initializers.Initializer:
-    """An initialiser by name: "orthogonal" with this gain, or "xavier_uniform"."""
+    """An initialiser by name.
+
+    "orthogonal" has this gain, "xavier_uniform" needs none. "fan_in" is uniform within `1 / sqrt(fan_in)`, PyTorch's
+    default; "edac" the same in hidden layers, with biases of 0.1 and nearly zero heads (An et al. 2021, as in ReBRAC).
+    """
     if kind == "orthogonal":
         return nn.initializers.orthogonal(gain)
     if kind == "xavier_uniform":
         return nn.initializers.xavier_uniform()
-    raise ValueError(f"unknown initialiser {kind!r}; expected 'orthogonal' or 'xavier_uniform'")
+    if kind in ("fan_in", "edac"):
+        return nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+    raise ValueError(f"unknown initialiser {kind!r}; expected 'orthogonal', 'xavier_uniform', 'fan_in' or 'edac'")
+
+
+def bias_init(kind: str) -> nn.initializers.Initializer:
+    """The biases of hidden layers that go with `kernel_init(kind)`."""
+    return nn.initializers.constant(0.1) if kind == "edac" else nn.initializers.zeros
+
+
+def head_inits(kind: str, edac_bound: float) -> dict[str, Any]:
+    """Keyword arguments of the output layer's `nn.Dense`; "edac" draws kernel and bias within `edac_bound`."""
+    if kind != "edac":
+        return {"kernel_init": kernel_init(kind)}
+
+    def within(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype or "float32", minval=-edac_bound, maxval=edac_bound)
+
+    return {"kernel_init": within, "bias_init": within}
 
 
 class MLP(nn.Module):
-    """Dense -> [LayerNorm] -> ReLU, once per entry of `hidden_dims`, the last one included.
+    """Dense -> [dropout] -> [LayerNorm] -> activation, once per entry of `hidden_dims`, the last one included.
 
-    Maps `(*batch, features)` to `(*batch, hidden_dims[-1])`.
+    Maps `(*batch, features)` to `(*batch, hidden_dims[-1])`. Dropout is on where the caller passes a "dropout" key.
     """
 
     hidden_dims: tuple[int, ...]
     layer_norm: bool = False
     initializer: str = "orthogonal"
     last_gain: float | None = None  # orthogonal gain of the last hidden layer where it differs from sqrt(2)
+    activation: str = "relu"  # or "gelu"
+    norm_last: bool = False  # LayerNorm after the activation, as ReBRAC and FQL have it
+    dropout_rate: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Features of `inputs`."""
         features = inputs
+        activate = _ACTIVATIONS[self.activation]
         for index, width in enumerate(self.hidden_dims):
             last = index == len(self.hidden_dims) - 1
             gain = self.last_gain if last and self.last_gain is not None else math.sqrt(2.0)
-            features = nn.Dense(width, kernel_init=kernel_init(self.initializer, gain))(features)
+            kernel, bias = kernel_init(self.initializer, gain), bias_init(self.initializer)
+            features = nn.Dense(width, kernel_init=kernel, bias_init=bias)(features)
+            if self.dropout_rate > 0.0:
+                features = nn.Dropout(self.dropout_rate, deterministic=not self.has_rng("dropout"))(features)
+            if self.norm_last:
+                features = activate(features)
             if self.layer_norm:
                 features = nn.LayerNorm()(features)
-            features = nn.relu(features)
+            if not self.norm_last:
+                features = activate(features)
         return features

@@ -80,10 +80,7 @@ class SegmentSampler(struct.PyTreeNode):
         """Segments of at most `length` steps from `dataset`."""
         if length < 1:
             raise ConfigError(f"segment length {length}; expected at least 1")
-        lengths = np.asarray(dataset.episode_lengths)
-        ends = np.repeat(np.asarray(dataset.episode_starts) + lengths, lengths)
-        rows_left = jnp.asarray(ends - np.arange(dataset.num_rows), jnp.int32)
-        return cls(transitions=dataset.transitions, rows_left=rows_left, length=length)
+        return cls(transitions=dataset.transitions, rows_left=dataset.rows_left(), length=length)
 
     def sample(self, key: jax.Array, batch_size: int) -> Trajectories:
         """Trajectories with leaves `(batch_size, length, ...)`; rows past the episode's end are zero and not valid."""

@@ -17,7 +17,7 @@ from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError, DivergenceError
 from hybridrl.logger import RunLogger, read_lines
 from hybridrl.policies import UniformPolicy
-from hybridrl.replay import ReplayBuffer, UniformSampler
+from hybridrl.replay import LookaheadSampler, ReplayBuffer, UniformSampler
 from hybridrl.task import Task
 from hybridrl.training.evaluation import evaluate
 from hybridrl.training.offline import train_steps
@@ -33,7 +33,7 @@ from hybridrl.training.online import (
 from hybridrl.training.panel import value_diagnostics
 from hybridrl.training.phases import Phase, check_phases
 from hybridrl.training.switch import carry_over
-from hybridrl.types import Agent, Transitions
+from hybridrl.types import Agent, FitsObservations, Transitions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +153,11 @@ class Loop:
                 "which are to go into the replay buffer; raise it"
             )
         self._offline = None if dataset is None else UniformSampler(dataset.transitions)
+        self._lookaheads = [phase.lookahead(settings.discount) for phase in phases]
+        self._samplers = [
+            self._offline if dataset is None or ahead is None else LookaheadSampler.create(dataset, ahead)
+            for ahead in self._lookaheads
+        ]
         self._offline_probe = self._draw_probe(dataset)
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.progress = Progress()
@@ -210,7 +215,8 @@ class Loop:
 
     def _train_offline(self, phase: Phase, end: int) -> None:
         """Updates until `end`, in compiled calls between the points where something has to be looked at."""
-        assert self._offline is not None, "checked at the start"
+        sampler = self._samplers[self.progress.phase]
+        assert sampler is not None, "checked at the start"
         key = jax.random.fold_in(self._phase_key(), 1)
         while self.progress.done < end:
             done = self.progress.done
@@ -218,7 +224,7 @@ class Loop:
             count = min(stops) - done
             started = time.monotonic()
             self.agent, metrics = train_steps(
-                self.agent, self._offline, key, done, num_updates=count, batch_size=phase.batch_size
+                self.agent, sampler, key, done, num_updates=count, batch_size=phase.batch_size
             )
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self._advance(count, updates=count)
@@ -299,8 +305,10 @@ class Loop:
         if not updating:
             return None
         part, count = stored[-1] if stored else (self._example, 0)
+        index = self.progress.phase
+        offline, ahead = self._samplers[index], self._lookaheads[index]
         self.agent, self.buffer, metrics = insert_and_update(
-            self.agent, self.buffer, self._offline, part, jnp.int32(count), key, phase=phase
+            self.agent, self.buffer, offline, part, jnp.int32(count), key, phase=phase, lookahead=ahead
         )
         self.progress.updates += phase.updates_per_step
         self.progress.online_updates += phase.updates_per_step
@@ -418,7 +426,10 @@ class Loop:
 
     def _new_agent(self, phase: int) -> Agent:
         key = jax.random.fold_in(jax.random.fold_in(self._key, phase), 0)
-        return self.phases[phase].learner.create(key, self._example)
+        agent = self.phases[phase].learner.create(key, self._example)
+        if isinstance(agent, FitsObservations):
+            agent = agent.fit_observations(None if self._offline is None else self._offline.transitions.observations)
+        return agent
 
     def _learner_index(self) -> int:
         """The phase whose learner the current agent is."""

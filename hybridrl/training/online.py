@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybridrl.datasets.returns import monte_carlo_returns
-from hybridrl.replay import MixtureSampler, ReplayBuffer
+from hybridrl.replay import BufferLookahead, Lookahead, MixtureSampler, ReplayBuffer
 from hybridrl.training.phases import Phase
 from hybridrl.types import Agent, Metrics, Policy, Sampler, Transitions
 
@@ -29,7 +29,7 @@ def insert(buffer: ReplayBuffer, batch: Transitions, count: jax.Array) -> Replay
     return buffer.insert(batch, count)
 
 
-@functools.partial(jax.jit, static_argnames=("phase",), donate_argnames=("agent", "buffer"))
+@functools.partial(jax.jit, static_argnames=("phase", "lookahead"), donate_argnames=("agent", "buffer"))
 def insert_and_update(
     agent: AgentT,
     buffer: ReplayBuffer,
@@ -39,19 +39,21 @@ def insert_and_update(
     key: jax.Array,
     *,
     phase: Phase,
+    lookahead: Lookahead | None = None,
 ) -> tuple[AgentT, ReplayBuffer, Metrics]:
     """Append `count` rows of `batch`, then make the phase's updates for one environment step.
 
-    Agent and buffer are donated. With `offline_ratio` 0 the offline sampler is not touched.
+    Agent and buffer are donated. With `offline_ratio` 0 the offline sampler is not touched. With a `lookahead` the
+    buffer's rows are sampled with what followed them; the offline sampler must give batches of the same kind.
 
     Returns:
         The agent, the buffer, and metrics averaged over the updates.
     """
     buffer = buffer.insert(batch, count)
-    sampler: Sampler = buffer
+    sampler: Sampler = buffer if lookahead is None else BufferLookahead(buffer, lookahead)
     if phase.offline_ratio > 0.0:
         assert offline is not None, "checked before training starts"
-        sampler = MixtureSampler(offline, buffer, phase.offline_ratio, phase.mix_order)
+        sampler = MixtureSampler(offline, sampler, phase.offline_ratio, phase.mix_order)
 
     def step(agent: AgentT, update_key: jax.Array) -> tuple[AgentT, Metrics]:
         return agent.update(sampler.sample(update_key, phase.batch_size))

@@ -13,9 +13,14 @@ from hybridrl.types import Agent, Metrics, Transitions
 
 @jax.jit
 def value_diagnostics(agent: Agent, batch: Transitions, key: jax.Array) -> Metrics:
-    """Mean Q, mean Monte-Carlo return, their difference and the TD error on `batch`, leaves `(rows, ...)`."""
+    """Mean Q, mean Monte-Carlo return, their difference and the TD error on `batch`, leaves `(rows, ...)`.
+
+    Of an agent that learns no values, the return alone.
+    """
     found = agent.diagnose(batch, key)
     returns = batch.mc_returns.mean()
+    if not found:
+        return {"return": returns}
     return {"q": found["q"], "return": returns, "q_minus_return": found["q"] - returns, "td_error": found["td_error"]}
 
 

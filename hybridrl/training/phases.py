@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from hybridrl.errors import ConfigError
+from hybridrl.replay.lookahead import Lookahead
 from hybridrl.training.switch import check_fit
 from hybridrl.types import Agent, Transitions
 
@@ -48,6 +49,8 @@ class Phase:
         insert: "step" stores each transition at once, "episode" only when its episode has ended and its Monte-Carlo
             returns are known.
         min_buffer: updates begin once the buffer holds so many rows.
+        n_step: steps per transition of a training batch (see `hybridrl.replay.lookahead`).
+        next_actions: whether training batches say which action came next.
         evaluate_at: numbers of updates (offline) or steps done in this phase at which to evaluate.
     """
 
@@ -63,6 +66,8 @@ class Phase:
     actions: str = "policy"
     insert: str = "step"
     min_buffer: int = 1
+    n_step: int = 1
+    next_actions: bool = False
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -82,10 +87,10 @@ class Phase:
                 raise ConfigError(
                     f"phase {self.name!r}: {field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}"
                 )
-        if self.updates_per_step < 0 or self.batch_size < 1 or self.min_buffer < 1:
+        if self.updates_per_step < 0 or self.batch_size < 1 or self.min_buffer < 1 or self.n_step < 1:
             raise ConfigError(
                 f"phase {self.name!r}: updates_per_step={self.updates_per_step}, batch_size={self.batch_size}, "
-                f"min_buffer={self.min_buffer}; expected at least 0, 1 and 1"
+                f"min_buffer={self.min_buffer}, n_step={self.n_step}; expected at least 0, 1, 1 and 1"
             )
         if not 0.0 <= self.offline_ratio <= 1.0:
             raise ConfigError(f"phase {self.name!r}: offline_ratio={self.offline_ratio}; expected a share in [0, 1]")
@@ -99,6 +104,11 @@ class Phase:
     def length(self) -> int:
         """Updates of an offline phase, environment steps of another."""
         return self.num_updates if self.offline else self.env_steps
+
+    def lookahead(self, discount: float) -> Lookahead | None:
+        """What its batches tell beyond one step; None if nothing."""
+        plain = self.n_step == 1 and not self.next_actions
+        return None if plain else Lookahead(self.n_step, self.next_actions, discount)
 
     @property
     def needs_dataset(self) -> bool:
@@ -118,20 +128,32 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
     if not phases:
         raise ConfigError("a run needs at least one phase; got none")
 
-    def shapes(learner: Learner) -> Agent:
-        return jax.eval_shape(learner.create, jax.random.key(0), example)
-
     for phase in phases:
         if phase.offline or phase.updates_per_step > 0:
+            row = example.replace(next_actions=example.actions) if phase.next_actions else example
             batch = jax.tree.map(
-                lambda field, rows=phase.batch_size: jax.ShapeDtypeStruct((rows, *field.shape[1:]), field.dtype),
-                example,
+                lambda field, rows=phase.batch_size: jax.ShapeDtypeStruct((rows, *field.shape[1:]), field.dtype), row
             )
             try:
-                jax.eval_shape(lambda agent, batch: agent.update(batch), shapes(phase.learner), batch)
+                jax.eval_shape(lambda agent, batch: agent.update(batch), _shapes(phase.learner, example), batch)
             except ValueError as error:
                 raise ConfigError(f"phase {phase.name!r} cannot update its agent: {error}") from error
 
     for before, after in itertools.pairwise(phases):
-        if before.learner != after.learner:
-            check_fit(shapes(before.learner), shapes(after.learner))
+        check_handover(before.learner, after.learner, example)
+
+
+def check_handover(before: Learner, after: Learner, example: Transitions) -> None:
+    """Raise ConfigError, listing what differs, if one learner's agent could not take over from the other's.
+
+    Args:
+        before, after: of consecutive phases.
+        example: one row of data, leaves `(1, ...)`.
+    """
+    if before != after:
+        check_fit(_shapes(before, example), _shapes(after, example))
+
+
+def _shapes(learner: Learner, example: Transitions) -> Agent:
+    found: Agent = jax.eval_shape(learner.create, jax.random.key(0), example)
+    return found

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from hybridrl.losses.conservative import calibrate, importance_sampled_gap, mean_exp_gap
-from hybridrl.losses.policy import soft_policy_loss, temperature_loss
-from hybridrl.losses.value import ensemble_backup, squared_td_errors, td_targets
+from hybridrl.losses.flow import follow_flow, straight_path
+from hybridrl.losses.policy import (
+    awr_weights,
+    scale_free_policy_loss,
+    smoothed_actions,
+    soft_policy_loss,
+    temperature_loss,
+)
+from hybridrl.losses.value import ensemble_backup, expectile_loss, squared_td_errors, td_targets
 
 
 def test_td_targets_bootstrap_through_time_limits_only():
@@ -106,3 +113,42 @@ def test_shapes_that_would_broadcast_are_refused():
         squared_td_errors(jnp.zeros((2, 3, 1)), jnp.zeros(3))
     with pytest.raises(AssertionError):
         calibrate(jnp.zeros((2, 3, 4)), jnp.zeros(3))
+
+
+def test_expectile_loss_by_hand():
+    """Errors -2, 1 and 0: weights 0.3, 0.7, and the tie, whose loss is zero with either."""
+    found = expectile_loss(jnp.zeros(3), jnp.array([-2.0, 1.0, 0.0]), 0.7)
+    np.testing.assert_allclose(found, [1.2, 0.7, 0.0], rtol=1e-6)
+
+
+def test_regression_weights_by_hand():
+    found = awr_weights(jnp.array([0.0, math.log(2.0), -math.log(2.0), 50.0]), 3.0)
+    np.testing.assert_allclose(found, [1.0, 8.0, 0.125, 100.0], rtol=1e-5)
+
+
+def test_smoothing_is_clipped_twice():
+    actions = jnp.full((4_000, 1), 0.8)
+    found = np.asarray(smoothed_actions(jax.random.key(0), actions, 0.2, 0.1))
+    assert found.min() == pytest.approx(0.7)
+    assert found.max() == pytest.approx(0.9)
+    assert smoothed_actions(jax.random.key(0), actions, 0.2, 0.5).max() == 1.0
+    inside = found[(found > 0.701) & (found < 0.899)]
+    assert 0.3 < len(inside) / 4_000 < 0.46  # P(|N(0, 0.2)| < 0.1) = 0.383
+
+
+def test_scale_free_loss_ignores_the_size_of_the_values():
+    q = jnp.array([1.0, -3.0])
+    np.testing.assert_allclose(scale_free_policy_loss(q), [-0.5, 1.5])
+    slope = jax.grad(lambda values: scale_free_policy_loss(values).mean())
+    np.testing.assert_allclose(slope(q), [-0.25, -0.25])
+    np.testing.assert_allclose(scale_free_policy_loss(1e4 * q), [-0.5, 1.5], rtol=1e-6)
+
+
+def test_a_straight_path_is_followed_to_its_end():
+    noise, data = jnp.array([[0.0, 2.0]]), jnp.array([[1.0, -2.0]])
+    points, velocity = straight_path(noise, data, jnp.array([[0.25]]))
+    np.testing.assert_allclose(points, [[0.25, 1.0]])
+    np.testing.assert_allclose(velocity, [[1.0, -4.0]])
+    np.testing.assert_allclose(follow_flow(lambda points, times: velocity, noise, 7), data, atol=1e-6)
+    # A field of t alone: Euler's left sums of 2 t over two steps are (0 + 1) / 2.
+    np.testing.assert_allclose(follow_flow(lambda points, times: 2 * times, jnp.zeros((1, 1)), 2), [[0.5]])
