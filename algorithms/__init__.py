@@ -1,9 +1,14 @@
 """Published agents, one module each: its settings, then the agent."""
 
+from algorithms.bc import BCAgent, BCConfig
 from algorithms.calql import CalQLAgent, CalQLConfig
 from algorithms.cql import CQLAgent, CQLConfig, PenaltyConfig
+from algorithms.fql import FQLAgent, FQLConfig
+from algorithms.iql import IQLAgent, IQLConfig
+from algorithms.rebrac import ReBRACAgent, ReBRACConfig
 from algorithms.rlpd import RLPDAgent, RLPDConfig
 from algorithms.sac import SACAgent, SACConfig
+from algorithms.td3bc import TD3BCAgent, TD3BCConfig
 from algorithms.wsrl import WSRLAgent, WSRLConfig
 
 AGENTS = {
@@ -12,19 +17,34 @@ AGENTS = {
     "calql": CalQLAgent,
     "rlpd": RLPDAgent,
     "wsrl": WSRLAgent,
+    "bc": BCAgent,
+    "td3bc": TD3BCAgent,
+    "iql": IQLAgent,
+    "rebrac": ReBRACAgent,
+    "fql": FQLAgent,
 }
 
 __all__ = [
     "AGENTS",
+    "BCAgent",
+    "BCConfig",
     "CQLAgent",
     "CQLConfig",
     "CalQLAgent",
     "CalQLConfig",
+    "FQLAgent",
+    "FQLConfig",
+    "IQLAgent",
+    "IQLConfig",
     "PenaltyConfig",
     "RLPDAgent",
     "RLPDConfig",
+    "ReBRACAgent",
+    "ReBRACConfig",
     "SACAgent",
     "SACConfig",
+    "TD3BCAgent",
+    "TD3BCConfig",
     "WSRLAgent",
     "WSRLConfig",
 ]

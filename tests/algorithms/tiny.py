@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from algorithms import SACConfig
+from algorithms import BCConfig, FQLConfig, IQLConfig, ReBRACConfig, SACConfig, TD3BCConfig
 from hybridrl.types import Transitions
 
 OBS_DIM, ACTION_DIM = 2, 2
@@ -24,10 +24,20 @@ TINY = SACConfig(
     initializer="xavier_uniform",  # compiles faster
 )
 
+_NETS = {"actor_hidden_dims": (4,), "critic_hidden_dims": (4,), "initializer": "xavier_uniform"}
+_TD = _NETS | {"discount": 0.9, "target_update_rate": 0.1}
+BASELINES = {
+    "bc": BCConfig(learning_rate=1e-2, actor_hidden_dims=(4,), initializer="xavier_uniform"),
+    "td3bc": TD3BCConfig(actor_learning_rate=1e-2, critic_learning_rate=3e-2, **_TD),
+    "iql": IQLConfig(learning_rate=1e-2, value_hidden_dims=(4,), **_TD),
+    "rebrac": ReBRACConfig(actor_learning_rate=1e-2, critic_learning_rate=3e-2, critic_bc_weight=0.2, **_TD),
+    "fql": FQLConfig(learning_rate=1e-2, bc_weight=0.7, flow_steps=3, **_TD),
+}
+
 
 @functools.lru_cache
 def batch(rows=8, seed=0):
-    """Random transitions; every fourth one terminates."""
+    """Random transitions; every fourth one terminates, and what the third one was followed by is not known."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -40,6 +50,9 @@ def batch(rows=8, seed=0):
         masks=jnp.asarray(np.arange(rows) % 4 != 3, jnp.float32),
         next_observations=normal(rows, OBS_DIM),
         mc_returns=normal(rows),
+        next_actions=jnp.asarray(
+            np.where(np.arange(rows)[:, None] == 2, np.nan, rng.uniform(-0.95, 0.95, (rows, ACTION_DIM))), jnp.float32
+        ),
     )
 
 

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 import envs
-from algorithms import CalQLAgent, CalQLConfig, PenaltyConfig, SACConfig, WSRLAgent, WSRLConfig
+from algorithms import (
+    CalQLAgent,
+    CalQLConfig,
+    PenaltyConfig,
+    ReBRACAgent,
+    ReBRACConfig,
+    SACConfig,
+    TD3BCAgent,
+    TD3BCConfig,
+    WSRLAgent,
+    WSRLConfig,
+)
 from hybridrl.datasets import Dataset, Steps
 from hybridrl.errors import ConfigError, DivergenceError
 from hybridrl.logger import read_lines
@@ -341,6 +352,42 @@ def test_a_buffer_that_begins_with_the_dataset_survives_a_stop(tmp_path):
     for held, given in zip(jax.tree.leaves(loop.buffer.storage), jax.tree.leaves(dataset().transitions), strict=True):
         np.testing.assert_array_equal(held[:rows], given)
     assert loop._offline_share(phases[0]) == pytest.approx(rows / (rows + 40))
+
+
+def test_constants_of_the_data_and_delayed_steps_survive_a_stop(tmp_path):
+    """TD3+BC on standardised observations, with three-step targets offline and on half old, half new rows online.
+
+    Stopped in each phase at an odd number of updates, where the actor rests; it equals a run that goes through.
+    """
+    config = TD3BCConfig(actor_hidden_dims=(4,), critic_hidden_dims=(4,), initializer="xavier_uniform")
+    learner = Learner(TD3BCAgent, config)
+    phases = (
+        Phase("offline", learner, num_updates=9, batch_size=8, n_step=3),
+        Phase("online", learner, env_steps=21, updates_per_step=1, batch_size=8, offline_ratio=0.5, n_step=3),
+    )
+    settings = dataclasses.replace(SETTINGS, log_every=3, checkpoint_every=3)
+    whole, folder = new_loop(tmp_path / "whole", phases=phases, settings=settings), tmp_path / "cut"
+    whole.run()
+    observations = dataset().transitions.observations
+    np.testing.assert_array_equal(whole.agent.standardizer.mean, observations.mean(axis=0))
+    np.testing.assert_array_equal(whole.agent.standardizer.std, observations.std(axis=0) + 1e-3)
+    assert int(whole.agent.actor.opt_state[0].count) == 15  # of 30 updates
+    for stop_at in (3, 7):
+        with pytest.raises(Stopped):
+            new_loop(folder, Watcher(stop_at), phases=phases, settings=settings).run()
+    resumed = new_loop(folder, phases=phases, settings=settings)
+    assert 9 < resumed.progress.step < 30
+    resumed.run()
+    assert_same(resumed.agent, whole.agent)
+    assert logs(folder) == logs(tmp_path / "whole")
+
+
+def test_batches_without_the_next_action_are_refused_before_training(tmp_path):
+    config = ReBRACConfig(actor_hidden_dims=(4,), critic_hidden_dims=(4,))
+    phase = Phase("offline", Learner(ReBRACAgent, config), num_updates=1, batch_size=8)
+    with pytest.raises(ConfigError, match=r"'offline' cannot update its agent: critic_bc_weight=0\.01 needs"):
+        new_loop(tmp_path, phases=(phase,))
+    new_loop(tmp_path, phases=(dataclasses.replace(phase, next_actions=True),)).run()
 
 
 def test_whole_episodes_are_inserted_with_their_returns(tmp_path):
