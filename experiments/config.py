@@ -98,10 +98,20 @@ class RunConfig:
         self.loop_settings()
 
     def loop_settings(self) -> LoopSettings:
-        """The loop's settings, with the agent's discount."""
-        name = field_name(type(self.agent), "discount")
-        discount = functools.reduce(getattr, name.split("."), self.agent)
-        return LoopSettings(discount=float(discount), **dataclasses.asdict(self.loop))
+        """The loop's settings, with the agent's discount, if it has one.
+
+        Raises:
+            ConfigError: two agents of the run have different ones.
+        """
+        names = [name for name in field_names(type(self.agent)) if name.rpartition(".")[2] == "discount"]
+        values = {name: float(functools.reduce(getattr, name.split("."), self.agent)) for name in names}
+        if len(set(values.values())) > 1:
+            listed = " and ".join(f"agent.{name}={value}" for name, value in values.items())
+            raise ConfigError(
+                f"{listed} of one run; expected equal discounts, since values cross from one to the other"
+            )
+        settings = LoopSettings(**dataclasses.asdict(self.loop))
+        return dataclasses.replace(settings, discount=min(values.values())) if values else settings
 
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:

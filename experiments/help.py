@@ -18,6 +18,7 @@ _USAGE = """\
 Train an agent offline, online, or first one and then the other, on one task.
 
 usage: python -m experiments.run [algo=NAME] [task=NAME] [scale=cpu|paper] [seed=N] [key=value ...]
+       python -m experiments.run offline=NAME online=NAME [...]     (one algorithm's offline phase, another's online)
        python -m experiments.run -m key=value,value,... [hydra/launcher=joblib]     (a sweep)
 
 A run writes its settings, provenance, metrics (JSON lines and TensorBoard), checkpoints, result and learning curve to
@@ -37,6 +38,7 @@ examples
   python -m experiments.run agent.discount=0.995 schedule.warmup_steps=0          # change settings
   python -m experiments.run algo=wsrl scale=paper                  # published budgets and widths; wants a GPU or a day
   python -m experiments.run -m algo=wsrl,rlpd seed=0,1,2,3 hydra/launcher=joblib  # a sweep on all cores
+  python -m experiments.run offline=cql online=sac                 # settings are agent.offline.* and agent.online.*
   python -m experiments.run algo=rlpd --help                       # the settings of RLPD
   To resume, give the command again: by run or by sweep, only what is missing is done.
 
@@ -140,7 +142,10 @@ def _settings(chosen: dict[str, str]) -> str:
 
     preset = presets.module(chosen["algo"]).preset(make_task(chosen["task"]), chosen["scale"])
     title = f"settings and their defaults for algo={chosen['algo']} task={chosen['task']} scale={chosen['scale']}"
-    lines = [title, f"  (agent.* may leave out the part between: agent.discount for {_example(preset.agent)})"]
+    lines = [title]
+    nested = [name for name, _ in _flat(preset.agent) if "." in name]
+    if nested:
+        lines.append(f"  (agent.* may leave out the part between if only one fits: for instance of agent.{nested[0]})")
     for group in ("agent", "schedule", "loop"):
         lines += _documented(group, getattr(preset, group))
     return "\n".join([*lines, ""])
@@ -148,7 +153,9 @@ def _settings(chosen: dict[str, str]) -> str:
 
 def _documented(prefix: str, config: Any) -> list[str]:
     """`name=value` of every setting, with what the source says of it."""
-    comments = _comments(type(config))
+    values = [getattr(config, field.name) for field in dataclasses.fields(config)]
+    # A pair's config holds nothing but the two agents'; it was made on the spot and has no source to read.
+    comments = {} if all(dataclasses.is_dataclass(value) for value in values) else _comments(type(config))
     lines = []
     for field in dataclasses.fields(config):
         name, value = f"{prefix}.{field.name}", getattr(config, field.name)
@@ -175,10 +182,6 @@ def _comments(cls: type) -> dict[str, str]:
         sentence = re.split(r"[.;] ", text)[0].rstrip(".")
         found |= {name: sentence for name in given.split(", ")}
     return found
-
-
-def _example(agent: Any) -> str:
-    return next(f"agent.{name}" for name, _ in _flat(agent) if name.rpartition(".")[2] == "discount")
 
 
 def _flat(config: Any) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ import importlib.util
 import itertools
 from collections.abc import Iterable, Sequence
 
-from experiments.settings import ALGORITHMS, SCALES, LoopConfig, ScheduleConfig
+from experiments.settings import ALGORITHMS, PAIR, SCALES, LoopConfig, ScheduleConfig
 from hybridrl.errors import ConfigError, MissingExtraError
 
 DEFAULTS = {"algo": "wsrl", "task": "pointmaze-umaze-v2", "scale": "cpu"}
@@ -19,7 +19,7 @@ LAUNCHERS = {  # name -> the module that must be importable, the extra that brin
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
 }
-_PLAIN = ("algo", "task", "scale", "seed", "root", "start_from")
+_PLAIN = ("algo", "offline", "online", "task", "scale", "seed", "root", "start_from")
 _GROUPS = {"schedule": ScheduleConfig, "loop": LoopConfig}
 
 
@@ -65,7 +65,24 @@ def parse(arguments: Sequence[str], *, sweep: bool) -> list[list[Override]]:
     for key in keys:
         if keys.count(key) > 1:
             raise ConfigError(f"{key!r} is given {keys.count(key)} times; expected it once")
-    return [list(job) for job in itertools.product(*choices)]
+    return [_paired(list(job)) for job in itertools.product(*choices)]
+
+
+def _paired(job: list[Override]) -> list[Override]:
+    """`offline=a online=b` as `algo=a+b`."""
+    given = {override.key: override.text for override in job if override.key in ("algo", "offline", "online")}
+    if not given.keys() - {"algo"}:
+        return job
+    if "algo" in given:
+        raise ConfigError(
+            "algo=... names the algorithm of all phases, offline=... online=... one for each; give either"
+        )
+    if len(given) == 1:
+        ((key, name),) = given.items()
+        other = "online" if key == "offline" else "offline"
+        raise ConfigError(f"{key}={name} needs {other}=... beside it; for {name} in all phases write algo={name}")
+    pair = Override("algo", f"{given['offline']}{PAIR}{given['online']}")
+    return [pair, *(override for override in job if override.key not in given)]
 
 
 def _split(argument: str) -> tuple[str, list[str]]:
@@ -148,10 +165,15 @@ def _check_launcher(name: str) -> None:
 def _check_choice(key: str, value: str) -> None:
     if key == LAUNCHER:
         _check_launcher(value)
-    if key == "algo" and value not in ALGORITHMS:
-        near = nearest(value, ALGORITHMS)
-        hint = f"did you mean {near!r}? " if near else ""
-        raise ConfigError(f"no algorithm {value!r}; {hint}expected one of {', '.join(ALGORITHMS)}")
+    if key in ("algo", "offline", "online"):
+        names = value.split(PAIR) if key == "algo" else [value]
+        if len(names) > 2:
+            raise ConfigError(f"algo={value} names {len(names)} algorithms; expected one, or two joined by {PAIR!r}")
+        for name in names:
+            if name not in ALGORITHMS:
+                near = nearest(name, ALGORITHMS)
+                hint = f"did you mean {near!r}? " if near else ""
+                raise ConfigError(f"no algorithm {name!r}; {hint}expected one of {', '.join(ALGORITHMS)}")
     if key == "scale" and value not in SCALES:
         near = nearest(value, SCALES)
         hint = f"did you mean {near!r}? " if near else ""

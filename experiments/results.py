@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig
+from experiments.settings import PAIR
 from hybridrl import disk
 from hybridrl.errors import ConfigError, CorruptError
 from hybridrl.logger import read_lines
@@ -215,6 +216,7 @@ def speeds(run: Run) -> dict[str, dict[str, float]]:
     for line in run.timing:
         rates.setdefault(line["phase"], []).append(line["per_second"])
     agent = run.config["agent"]
+    agent = agent["online"] if PAIR in run.config["algo"] else agent
     critic_updates = agent.get("sac", agent).get("critic_updates", 1)
     found = {}
     for phase, values in rates.items():

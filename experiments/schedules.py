@@ -12,8 +12,8 @@ def evaluation_points(length: int, every: int, dense_every: int = 1, dense_until
     return tuple(sorted({*dense, *range(every, length + 1, every), length} - {0}))
 
 
-def offline_phases(learner: Learner, schedule: ScheduleConfig) -> tuple[Phase, ...]:
-    """Training on the dataset, if the schedule has any."""
+def offline_phases(learner: Learner, schedule: ScheduleConfig, next_actions: bool = False) -> tuple[Phase, ...]:
+    """Training on the dataset, if the schedule has any; with `next_actions`, batches say which action came next."""
     if schedule.offline_updates == 0:
         return ()
     phase = Phase(
@@ -21,16 +21,21 @@ def offline_phases(learner: Learner, schedule: ScheduleConfig) -> tuple[Phase, .
         learner,
         num_updates=schedule.offline_updates,
         batch_size=schedule.offline_batch_size,
+        n_step=schedule.n_step,
+        next_actions=next_actions,
         evaluate_at=evaluation_points(schedule.offline_updates, schedule.offline_every),
     )
     return (phase,)
 
 
-def online_phases(frozen: Learner, learner: Learner, schedule: ScheduleConfig, min_buffer: int) -> tuple[Phase, ...]:
+def online_phases(
+    frozen: Learner, learner: Learner, schedule: ScheduleConfig, min_buffer: int, next_actions: bool = False
+) -> tuple[Phase, ...]:
     """The warm-up, in which `frozen` acts and nothing is trained, and then training of `learner`.
 
     Args:
         min_buffer: rows the buffer must hold before updates begin, unless the schedule says otherwise.
+        next_actions: whether training batches say which action came next.
     """
     if schedule.online_steps == 0:
         return ()
@@ -60,6 +65,8 @@ def online_phases(frozen: Learner, learner: Learner, schedule: ScheduleConfig, m
         start_buffer="keep" if phases else appended,
         insert=schedule.insert,
         min_buffer=min_buffer if schedule.min_buffer is None else schedule.min_buffer,
+        n_step=schedule.n_step,
+        next_actions=next_actions,
         evaluate_at=evaluation_points(steps, schedule.every, schedule.dense_every, schedule.dense_until),
     )
     return (*phases, online)
@@ -69,3 +76,11 @@ def online_rows(schedule: ScheduleConfig) -> int:
     """Rows of each online batch that come from the replay buffer."""
     ratio = schedule.offline_ratio if schedule.retention == "mixed" else 0.0
     return schedule.online_batch_size - int(schedule.online_batch_size * ratio)
+
+
+def rows_to_wait_for(schedule: ScheduleConfig) -> int:
+    """Rows in the buffer before online updates begin: a batch's, and no update in the warm-up.
+
+    With the whole dataset in the buffer there is nothing to wait for.
+    """
+    return max(schedule.warmup_steps, 1 if schedule.retention == "append" else online_rows(schedule))

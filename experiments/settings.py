@@ -7,6 +7,7 @@ import dataclasses
 from hybridrl.errors import ConfigError
 
 SCALES = ("cpu", "paper")
+PAIR = "+"  # `offline=iql online=sac` is the algorithm iql+sac
 
 # Every algorithm on the command line, with what `--help` says of it. Each has a module of its name in `presets`.
 ALGORITHMS = {
@@ -14,6 +15,11 @@ ALGORITHMS = {
     "calql": "calibrated Q-learning: offline, then online, half offline rows (Nakamoto et al. 2023, arXiv 2303.05479)",
     "cql": "conservative Q-learning: offline, then online, half offline rows (Kumar et al. 2020, arXiv 2006.04779)",
     "rlpd": "SAC from scratch, 20 updates a step, on half offline data (Ball et al. 2023, arXiv 2302.02948)",
+    "iql": "implicit Q-learning: offline, then online with the same losses (Kostrikov et al. 2021, arXiv 2110.06169)",
+    "rebrac": "TD3+BC with a penalty in the critic too; offline, then online (Tarasov et al. 2023, arXiv 2305.09836)",
+    "fql": "flow Q-learning: a flow clones, a one-step policy climbs (Park et al. 2025, arXiv 2502.02538)",
+    "td3bc": "TD3 with a cloning term in the actor's loss; offline (Fujimoto & Gu 2021, arXiv 2106.06860)",
+    "bc": "behaviour cloning; offline (Pomerleau 1988)",
     "sac": "SAC from scratch with 10 critics and 4 updates a step, no offline data (Haarnoja et al. 2018, as in WSRL)",
 }
 
@@ -37,6 +43,7 @@ class ScheduleConfig:
         warmup_actions: "policy" or "uniform".
         min_buffer: rows the replay buffer must hold before online updates begin; None is the algorithm's own rule.
         insert: "step" or "episode", see `hybridrl.training.phases.Phase`.
+        n_step: environment steps whose rewards one TD target sums before it bootstraps, offline and online.
         offline_every: updates between evaluations in the offline phase.
         dense_every, dense_until: evaluate so often for so many steps after the warm-up; dips are short.
         every: environment steps between evaluations after that.
@@ -54,6 +61,7 @@ class ScheduleConfig:
     warmup_actions: str = "policy"
     min_buffer: int | None = None
     insert: str = "step"
+    n_step: int = 1
     offline_every: int = 20_000
     dense_every: int = 1_000
     dense_until: int = 20_000
@@ -76,6 +84,7 @@ class ScheduleConfig:
             "offline_batch_size",
             "updates_per_step",
             "online_batch_size",
+            "n_step",
             "offline_every",
             "dense_every",
             "every",

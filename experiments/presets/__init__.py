@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from typing import Any
 
-from experiments.settings import ALGORITHMS, LoopConfig, ScheduleConfig
+from experiments.settings import ALGORITHMS, PAIR, LoopConfig, ScheduleConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,14 @@ class Preset:
 
 
 def module(algo: str) -> Any:
-    """The module with `preset(task, scale)` and `phases(config, task)` of an algorithm in `ALGORITHMS`."""
+    """What offers `preset(task, scale)` and `phases(config, task)`: the module of an algorithm in `ALGORITHMS`.
+
+    Of `a+b` it is the pair of both: offline training by the first, then online training by the second.
+    """
+    if PAIR in algo:
+        from experiments.presets.pair import Pair
+
+        return Pair(*algo.split(PAIR))
     if algo not in ALGORITHMS:
         raise KeyError(algo)
     return importlib.import_module(f"experiments.presets.{algo}")

@@ -7,12 +7,14 @@ in that paper. They take AntMaze's settings but for what `POINT_MAZE` says.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from algorithms import PenaltyConfig
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
 
+T = TypeVar("T")
 UNPUBLISHED = ("pointmaze", "humanoidmaze", "antsoccer", "cube", "scene", "puzzle")
 FAMILIES = ("antmaze", *UNPUBLISHED, "kitchen", "adroit", "locomotion", "lock", "probe")
 
@@ -96,3 +98,14 @@ def offline_updates(task: Task) -> int:
 def online_backup_actions(task: Task) -> int:
     """Next actions of the max-target backup online: on AntMaze it stays on, elsewhere it belongs to CQL alone."""
     return 10 if family(task) == "antmaze" else 1
+
+
+def target_update_rate(task: Task) -> dict[str, Any]:
+    """On the point mazes the faster targets that all algorithms have there; elsewhere nothing, the agent's default."""
+    return {"target_update_rate": POINT_MAZE["target_update_rate"]} if task.family == "pointmaze" else {}
+
+
+def longest_prefix(name: str, table: Mapping[str, T], default: T) -> T:
+    """The entry of `table` whose key is the longest that `name` begins with, for settings published per task."""
+    keys = [key for key in table if name.startswith(key)]
+    return table[max(keys, key=len)] if keys else default

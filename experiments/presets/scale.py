@@ -69,7 +69,7 @@ def shrink(preset: Preset, task: Task) -> Preset:
     if task.family == "probe":
         return preset
     limits = CPU.get(task.family, CPU["other"])
-    critic_updates = getattr(preset.agent, "sac", preset.agent).critic_updates
+    critic_updates = getattr(getattr(preset.agent, "sac", preset.agent), "critic_updates", 1)
     rows = limits.offline_batch_size if critic_updates == 1 else critic_updates * limits.rows_per_critic_update
     schedule = _lower(preset.schedule, limits, _BUDGETS)
     return Preset(

@@ -45,6 +45,23 @@ WRONG = {
     "a task without data": (["task=probe/bandit-v0"], "choose another task, or algo=sac"),
     "RLPD with an offline phase": (["algo=rlpd", "schedule.offline_updates=5"], "RLPD has no offline phase"),
     "Cal-QL without returns": (["algo=calql", "schedule.insert=step"], "finished episodes"),
+    "BC with an online phase": (["algo=bc", "schedule.online_steps=50"], "give offline=bc online=sac"),
+    "half a pair": (["offline=iql"], "offline=iql needs online=... beside it"),
+    "a pair and an algorithm": (["algo=iql", "offline=iql", "online=sac"], "give either"),
+    "a pair of a wrong name": (["offline=iql", "online=sca"], "no algorithm 'sca'; did you mean 'sac'?"),
+    "three algorithms": (["algo=bc+iql+sac"], "names 3 algorithms"),
+    "a pair without an offline phase": (["offline=rlpd", "online=sac"], "schedule.offline_updates=0"),
+    "a pair that goes on by cloning": (["offline=iql", "online=bc"], "BC only clones a dataset"),
+    "a pair's ambiguous key": (["offline=iql", "online=sac", "agent.num_critics=3"], "write the one you mean in full"),
+    "a pair of other actors": (
+        ["offline=td3bc", "online=sac"],
+        "actor: a DeterministicActor before, a TanhNormalActor expected",
+    ),
+    "a pair of other densities": (
+        ["offline=iql", "online=sac", "agent.offline.actor=normal"],
+        "actor: a NormalActor before, a TanhNormalActor expected",
+    ),
+    "n steps of nothing": (["schedule.n_step=0"], "schedule.n_step=0"),
     "one bad job of a sweep": (["-m", "algo=wsrl,rlpd", "agent.penalty.weight=1"], "RLPDConfig"),
 }
 

@@ -106,7 +106,7 @@ def test_scale_cpu_shrinks_budgets_and_widths_only(algo, family):
         *(f"schedule.{name}" for name in ("offline_batch_size", "online_batch_size")),
         *(f"schedule.{name}" for name in ("offline_every", "dense_every", "dense_until", "every")),
         *(f"loop.{name}" for name in ("log_every", "checkpoint_every", "eval_episodes", "probe_rows")),
-        *(f"agent.{part}{net}_hidden_dims" for part in ("", "sac.") for net in ("actor", "critic")),
+        *(f"agent.{part}{net}_hidden_dims" for part in ("", "sac.") for net in ("actor", "critic", "value")),
     }
     assert all(flat(small)[name] < flat(paper)[name] for name in changed if name.startswith(("schedule", "loop")))
 
@@ -130,7 +130,7 @@ def test_every_combination_of_algorithm_and_task_has_a_preset():
                 presets.module(algo).preset(task, scale)
 
 
-@pytest.mark.parametrize("algo", ["wsrl", "rlpd", "calql", "cql", "sac"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_goals_and_images_are_refused(algo):
     with pytest.raises(ConfigError, match="such as 'cube-single-play-singletask-v0'"):
         presets.module(algo).preset(make_task("cube-single-play-oraclerep-v0"), "cpu")
@@ -202,6 +202,9 @@ def test_calql_stores_finished_episodes():
 
 def test_the_discount_of_the_stored_returns_is_the_agents():
     for algo in ALGORITHMS:
+        if algo == "bc":  # it has none, and takes the usual one
+            assert compose(["algo=bc"]).loop_settings().discount == 0.99
+            continue
         config = compose([f"algo={algo}", "agent.discount=0.995"])
         assert config.loop_settings().discount == 0.995
 
@@ -213,3 +216,135 @@ def test_the_folder_depends_on_settings_and_not_on_the_seed():
     assert compose(["agent.discount=0.995"]).hash() != base.hash()
     assert compose(["root=elsewhere"]).hash() == base.hash()
     assert str(base.folder()).startswith("runs/pointmaze-umaze-v2/wsrl/")
+
+
+@pytest.mark.parametrize(
+    ("family", "expectile", "temperature", "dropout", "updates"),
+    [
+        ("antmaze", 0.9, 10.0, 0.0, 1_000_000),
+        ("pointmaze", 0.9, 10.0, 0.0, 1_000_000),
+        ("kitchen", 0.7, 0.5, 0.1, 250_000),
+        ("adroit", 0.7, 0.5, 0.1, 20_000),
+        ("locomotion", 0.7, 3.0, 0.0, 250_000),
+    ],
+)
+def test_iql_as_published(family, expectile, temperature, dropout, updates):
+    found = presets.module("iql").preset(task_of(family), "paper")
+    agent, schedule = found.agent, found.schedule
+    assert (agent.expectile, agent.awr_temperature, agent.actor_dropout) == (expectile, temperature, dropout)
+    assert agent.actor_hidden_dims == agent.critic_hidden_dims == agent.value_hidden_dims == (256, 256)
+    assert (agent.actor, agent.std_kind, agent.num_critics, agent.max_weight) == ("normal", "free", 2, 100.0)
+    assert (agent.learning_rate, agent.discount) == (3e-4, 0.99)
+    assert (schedule.offline_updates, schedule.offline_batch_size, schedule.online_batch_size) == (updates, 256, 256)
+    assert (schedule.retention, schedule.warmup_steps, schedule.updates_per_step) == ("append", 0, 1)
+
+
+def test_td3bc_as_published():
+    found = presets.module("td3bc").preset(task_of("locomotion"), "paper")
+    agent, schedule = found.agent, found.schedule
+    assert (agent.q_weight, agent.actor_every, agent.target_noise, agent.target_noise_clip) == (2.5, 2, 0.2, 0.5)
+    assert (agent.actor_learning_rate, agent.critic_learning_rate, agent.discount) == (3e-4, 3e-4, 0.99)
+    assert agent.actor_hidden_dims == agent.critic_hidden_dims == (256, 256)
+    assert agent.standardize_observations
+    assert not presets.module("td3bc").preset(task_of("antmaze"), "paper").agent.standardize_observations
+    assert (schedule.offline_updates, schedule.offline_batch_size, schedule.online_steps) == (1_000_000, 256, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "weights", "rates", "discount", "rows"),
+    [
+        ("halfcheetah-medium-v2", "locomotion", (0.001, 0.01), (1e-3, 1e-3), 0.99, 1_024),
+        ("walker2d-medium-replay-v2", "locomotion", (0.05, 0.01), (1e-3, 1e-3), 0.99, 1_024),
+        ("antmaze-umaze-v2", "antmaze", (0.003, 0.002), (3e-4, 5e-5), 0.999, 256),
+        ("antmaze-umaze-diverse-v2", "antmaze", (0.003, 0.001), (3e-4, 5e-5), 0.999, 256),
+        ("pen-human-v1", "adroit", (0.1, 0.5), (3e-4, 3e-4), 0.99, 256),
+    ],
+)
+def test_rebrac_as_published(name, family, weights, rates, discount, rows):
+    task = dataclasses.replace(task_of(family), name=name)
+    found = presets.module("rebrac").preset(task, "paper")
+    agent, schedule = found.agent, found.schedule
+    assert (agent.actor_bc_weight, agent.critic_bc_weight) == weights
+    assert (agent.actor_learning_rate, agent.critic_learning_rate) == rates
+    assert (agent.discount, agent.actor_every, agent.target_noise) == (discount, 2, 0.2)
+    assert agent.actor_hidden_dims == agent.critic_hidden_dims == (256, 256, 256)
+    assert agent.critic_layer_norm
+    assert not agent.actor_layer_norm
+    assert (schedule.offline_batch_size, schedule.online_batch_size) == (rows, rows)
+
+
+def test_rebracs_penalties_change_at_the_switch():
+    offline, online = phases("algo=rebrac", "task=probe/reach-v0")
+    assert offline.next_actions
+    assert not online.next_actions
+    assert (online.learner.config.critic_bc_weight, online.learner.config.bc_decay_updates) == (0.0, 800)
+    assert online.learner.config.actor_bc_weight == offline.learner.config.actor_bc_weight
+    assert (online.offline_ratio, online.updates_per_step) == (0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "discount", "target"),
+    [
+        ("antmaze-large-play-v2", 3.0, 0.99, "mean"),
+        ("antmaze-large-navigate-singletask-v0", 10.0, 0.99, "min"),
+        ("antmaze-giant-navigate-singletask-task2-v0", 10.0, 0.995, "min"),
+        ("humanoidmaze-large-navigate-singletask-v0", 30.0, 0.995, "mean"),
+        ("puzzle-4x4-play-singletask-v0", 1_000.0, 0.99, "mean"),
+        ("relocate-cloned-v1", 10_000.0, 0.99, "min"),
+    ],
+)
+def test_fql_as_published(name, weight, discount, target):
+    found = presets.module("fql").preset(dataclasses.replace(task_of("antmaze"), name=name), "paper")
+    agent, schedule = found.agent, found.schedule
+    assert (agent.bc_weight, agent.discount, agent.target_q) == (weight, discount, target)
+    assert (agent.normalize_q, agent.flow_steps, agent.learning_rate) == (False, 10, 3e-4)
+    assert agent.actor_hidden_dims == agent.critic_hidden_dims == (512,) * 4
+    assert (schedule.offline_batch_size, schedule.online_batch_size, schedule.retention) == (256, 256, "append")
+    assert (schedule.offline_updates, schedule.online_steps) == (1_000_000, 1_000_000)
+
+
+def test_n_step_targets_reach_every_phase_that_trains():
+    offline, warmup, online = phases("schedule.n_step=5")
+    assert (offline.n_step, warmup.n_step, online.n_step) == (5, 1, 5)
+    assert offline.lookahead(0.97).discount == 0.97
+    assert phases()[0].lookahead(0.97) is None
+
+
+REACH = "task=probe/reach-v0"
+
+
+def test_a_pair_is_the_first_ones_offline_phase_and_the_second_ones_online_phases():
+    config = compose(["offline=iql", "online=wsrl", REACH, "scale=paper"])
+    assert config.algo == "iql+wsrl"
+    assert config == compose(["algo=iql+wsrl", REACH, "scale=paper"])
+    assert config.folder().parts[:4] == ("runs", "probe", "reach-v0", "iql+wsrl")
+    offline, warmup, online = config.phases()
+    assert [phase.learner.agent_class.__name__ for phase in (offline, warmup, online)] == [
+        "IQLAgent",
+        "IQLAgent",
+        "WSRLAgent",
+    ]
+    alone = compose(["algo=wsrl", REACH]).phases()
+    assert dataclasses.replace(warmup, learner=alone[1].learner) == alone[1]
+    assert online == alone[2]
+    assert offline.num_updates == compose(["algo=iql", REACH]).phases()[0].num_updates
+
+
+def test_a_pairs_offline_agent_has_the_online_agents_networks():
+    agent = compose(["offline=cql", "online=sac", REACH]).agent
+    for field in ("critic_hidden_dims", "actor_hidden_dims", "num_critics", "shared_critic_head", "critic_layer_norm"):
+        assert getattr(agent.offline.sac, field) == getattr(agent.online, field), field
+    assert agent.offline.penalty.num_critics == 2
+    cloning = compose(["offline=bc", "online=sac", REACH]).agent.offline
+    assert (cloning.actor, cloning.standardize_observations) == ("tanh_normal", False)
+    assert (
+        compose(["offline=bc", "online=td3bc", REACH, "schedule.online_steps=50"]).agent.offline.actor
+        == "deterministic"
+    )
+
+
+def test_a_pairs_settings_are_found_by_their_short_names():
+    config = compose(["offline=iql", "online=sac", REACH, "agent.expectile=0.8", "agent.offline.discount=0.9"])
+    assert (config.agent.offline.expectile, config.agent.offline.discount) == (0.8, 0.9)
+    with pytest.raises(ConfigError, match=r"agent\.offline\.discount=0\.9 and agent\.online\.discount=0\.99"):
+        config.check()
