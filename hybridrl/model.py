@@ -63,6 +63,19 @@ class Model(struct.PyTreeNode):
         return self.apply_gradients(jax.tree.map(jax.numpy.zeros_like, self.params))
 
 
+def minimize_together(
+    models: dict[str, Model], loss: Callable[[dict[str, Any]], tuple[jax.Array, Metrics]]
+) -> tuple[dict[str, Model], Metrics]:
+    """One optimiser step of several networks on one `loss(params by role) -> (scalar, metrics)`.
+
+    All gradients are taken at the present parameters. Each network keeps its own Adam; as Adam treats every number by
+    itself, that equals one Adam over all of them at the same rate.
+    """
+    gradients, metrics = jax.grad(loss, has_aux=True)({role: model.params for role, model in models.items()})
+    norms = {f"{model.name}/grad_norm": _norm(gradients[role]) for role, model in models.items()}
+    return {role: model.apply_gradients(gradients[role]) for role, model in models.items()}, metrics | norms
+
+
 @functools.partial(jax.jit, static_argnames="module")  # compiled once for all networks that are equal by value
 def _init(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:
     return module.init(key, *inputs)

@@ -1,4 +1,4 @@
-"""Policies that need no memory."""
+"""Policies that need no memory, or only that of their goal."""
 
 from __future__ import annotations
 
@@ -46,6 +46,22 @@ class NoisyPolicy(struct.PyTreeNode):
         if self.deterministic:
             return actions, carry
         return jnp.clip(actions + self.noise * jax.random.normal(key, actions.shape), -1.0, 1.0), carry
+
+
+class GoalPolicy(struct.PyTreeNode):
+    """Acts by an actor of state and goal: its mode if `deterministic`, else a sample. The carry is the goal."""
+
+    actor: Model
+    deterministic: bool = struct.field(pytree_node=False)
+
+    def begin(self, context: jax.Array) -> jax.Array:
+        """Remember the goal, `(*batch, obs_dim)`."""
+        return context
+
+    def act(self, carry: jax.Array, observations: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Actions `(*batch, action_dim)` for `observations` `(*batch, obs_dim)`."""
+        distribution = self.actor(observations, carry)
+        return (distribution.mode() if self.deterministic else distribution.sample(key)), carry
 
 
 class UniformPolicy(struct.PyTreeNode):

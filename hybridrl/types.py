@@ -38,11 +38,46 @@ class Trajectories(struct.PyTreeNode):
     valid: jax.Array  # (*batch, length), 1.0 for a real step
 
 
+class GoalSteps(struct.PyTreeNode):
+    """What a goal-conditioned value learns from: where a step (or a whole option) towards a goal began and ended."""
+
+    observations: jax.Array  # (*batch, obs_dim)
+    next_observations: jax.Array  # (*batch, obs_dim), where the step or option ended
+    goals: jax.Array  # (*batch, obs_dim); goals are states
+    rewards: jax.Array  # (*batch,), 0.0 at the goal, else -1.0
+    masks: jax.Array  # (*batch,), 0.0 at the goal, else 1.0
+
+
+class GoalTransitions(struct.PyTreeNode):
+    """A batch of a goal-conditioned agent with one policy."""
+
+    steps: GoalSteps
+    actions: jax.Array  # (*batch, action_dim), taken at steps.observations
+    actor_goals: jax.Array  # (*batch, obs_dim), what the policy is told to reach
+
+
+class HierarchicalTransitions(struct.PyTreeNode):
+    """A batch of a goal-conditioned agent with two levels of policy."""
+
+    steps: GoalSteps
+    actions: jax.Array  # (*batch, action_dim), taken at steps.observations
+    low_goals: jax.Array  # (*batch, obs_dim), the state a few steps later: what the low level is told to reach
+    high_goals: jax.Array  # (*batch, obs_dim), what the high level is told to reach
+    high_targets: jax.Array  # (*batch, obs_dim), the state a few steps later on the way: what it should answer
+
+
+class OptionTransitions(struct.PyTreeNode):
+    """A hierarchical batch, and beside it options of several steps from the same states."""
+
+    hierarchical: HierarchicalTransitions
+    options: GoalSteps  # next_observations, rewards and masks belong to the options' ends
+
+
 class Sampler(Protocol):
     """A pytree that draws batches inside compiled code."""
 
-    def sample(self, key: jax.Array, batch_size: int) -> Transitions:
-        """A batch with leaves `(batch_size, ...)`."""
+    def sample(self, key: jax.Array, batch_size: int) -> Any:
+        """A batch, in most cases Transitions, with leaves `(batch_size, ...)`."""
         ...
 
 
@@ -65,8 +100,8 @@ class Policy(Protocol):
 class Agent(Protocol):
     """An immutable pytree that learns: `update` returns a new agent and leaves this one as it was."""
 
-    def update(self, batch: Transitions) -> tuple[Self, Metrics]:
-        """One update from `batch`, leaves `(batch_size, ...)`."""
+    def update(self, batch: Any) -> tuple[Self, Metrics]:
+        """One update from `batch`, leaves `(batch_size, ...)`: Transitions, or what the phase's sampler draws."""
         ...
 
     def policy(self, *, deterministic: bool) -> Policy:
@@ -81,10 +116,10 @@ class Agent(Protocol):
         """This agent with the named parts in place of its own."""
         ...
 
-    def diagnose(self, batch: Transitions, key: jax.Array) -> Metrics:
-        """`q` and `td_error`, both averaged over `batch`: what the switch panel follows. Trains nothing.
+    def diagnose(self, batch: Any, key: jax.Array) -> Metrics:
+        """`q` and `td_error`, both averaged over a batch as `update` gets: what the switch panel follows.
 
-        Empty for an agent that learns no values.
+        Trains nothing. Empty for an agent that learns no values.
         """
         ...
 

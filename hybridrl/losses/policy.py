@@ -38,9 +38,20 @@ def smoothed_actions(key: jax.Array, actions: jax.Array, noise: float, noise_cli
     return jnp.clip(actions + draws, -1.0, 1.0)
 
 
-def scale_free_policy_loss(q: jax.Array) -> jax.Array:
-    """`-Q / mean |Q|`, `(*batch,)`: its gradient does not depend on the values' scale (Fujimoto & Gu 2021, eq. 5).
+def scale_free_policy_loss(q: jax.Array, epsilon: float = 0.0) -> jax.Array:
+    """`-Q / (mean |Q| + epsilon)`, `(*batch,)`: the values' scale does not matter (Fujimoto & Gu 2021, eq. 5).
 
     No gradient flows through the mean.
     """
-    return -q / jax.lax.stop_gradient(jnp.abs(q).mean())
+    return -q / jax.lax.stop_gradient(jnp.abs(q).mean() + epsilon)
+
+
+def ddpg_bc_loss(q: jax.Array, log_probs: jax.Array, bc_weight: float) -> jax.Array:
+    """`-Q / (mean |Q| + 1e-6) - bc_weight * log pi(a_data)`, `(*batch,)`: OGBench's DDPG+BC (Park et al. 2024).
+
+    Args:
+        q: `(*batch,)`, of the policy's own actions, which the gradient flows through.
+        log_probs: `(*batch,)`, of the data's actions.
+    """
+    chex.assert_equal_shape([q, log_probs])
+    return scale_free_policy_loss(q, 1e-6) - bc_weight * log_probs

@@ -45,3 +45,38 @@ def expectile_loss(predictions: jax.Array, targets: jax.Array, expectile: float)
     chex.assert_equal_shape([predictions, targets])
     errors = targets - predictions
     return jnp.where(errors > 0, expectile, 1.0 - expectile) * jnp.square(errors)
+
+
+def double_value_targets(
+    rewards: jax.Array, masks: jax.Array, next_values: jax.Array, values: jax.Array, discount: float
+) -> tuple[jax.Array, jax.Array]:
+    """Targets and advantages of an action-free expectile regression with several heads (HIQL, Park et al. 2023).
+
+    Each head has a target of its own. The smallest next value only enters the advantage, whose sign all heads share.
+
+    Args:
+        rewards, masks: `(*batch,)`.
+        next_values, values: `(heads, *batch)`, of the target network.
+
+    Returns:
+        `r + discount * m * V_i(s')`, `(heads, *batch)`, and `r + discount * m * min_i V_i(s') - mean_i V_i(s)`,
+        `(*batch,)`.
+    """
+    chex.assert_equal_shape([next_values, values])
+    targets = jax.vmap(lambda head: td_targets(rewards, masks, head, discount))(next_values)
+    return targets, td_targets(rewards, masks, next_values.min(axis=0), discount) - values.mean(axis=0)
+
+
+def expectile_value_loss(
+    values: jax.Array, targets: jax.Array, advantages: jax.Array, expectile: float
+) -> jax.Array:
+    """`|expectile - 1[A < 0]| * (y_i - V_i)^2`, `(heads, *batch)`: the weight follows A, not the head's own error.
+
+    Args:
+        values, targets: `(heads, *batch)`.
+        advantages: `(*batch,)`; where it is 0 the weight is `expectile`.
+    """
+    chex.assert_equal_shape([values, targets])
+    chex.assert_equal_shape([values[0], advantages])
+    weights = jnp.where(advantages >= 0.0, expectile, 1.0 - expectile)
+    return weights[None] * jnp.square(targets - values)

@@ -176,8 +176,9 @@ LEARNERS = {
     # The bandit's data are uniform in the action, so that cloning pulls towards 0: it must count for little.
     "td3bc": TD3BCConfig(q_weight=40.0, standardize_observations=False, **SMALL),
     "iql": IQLConfig(learning_rate=3e-3, expectile=0.5, awr_temperature=40.0, value_hidden_dims=(16, 16), **NETS),
-    "rebrac": ReBRACConfig(actor_bc_weight=0.02, critic_bc_weight=0.0, **SMALL),
-    "fql": FQLConfig(learning_rate=3e-3, bc_weight=0.02, flow_steps=3, **NETS),
+    # Where all observations are 0, layer norm leaves little of an action but its sign.
+    "rebrac": ReBRACConfig(actor_bc_weight=0.02, critic_bc_weight=0.0, critic_layer_norm=False, **SMALL),
+    "fql": FQLConfig(learning_rate=6e-3, bc_weight=0.02, flow_steps=3, critic_layer_norm=False, **NETS),
 }
 
 
