@@ -67,9 +67,7 @@ def double_value_targets(
     return targets, td_targets(rewards, masks, next_values.min(axis=0), discount) - values.mean(axis=0)
 
 
-def expectile_value_loss(
-    values: jax.Array, targets: jax.Array, advantages: jax.Array, expectile: float
-) -> jax.Array:
+def expectile_value_loss(values: jax.Array, targets: jax.Array, advantages: jax.Array, expectile: float) -> jax.Array:
     """`|expectile - 1[A < 0]| * (y_i - V_i)^2`, `(heads, *batch)`: the weight follows A, not the head's own error.
 
     Args:
