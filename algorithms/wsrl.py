@@ -25,6 +25,8 @@ class WSRLConfig:
     sac: SACConfig = SACConfig()
     offline: str = "calql"  # the offline agent: "calql", or "cql" where returns are dense
     offline_backup_actions: int = 10  # next actions of the offline agent's max-target backup
+    offline_actor_learning_rate: float | None = None  # the offline agent's own; None: as online
+    offline_target_update_rate: float | None = None  # likewise
     penalty: PenaltyConfig = PenaltyConfig(multiplier="lagrange")
 
     def __post_init__(self) -> None:
@@ -33,9 +35,17 @@ class WSRLConfig:
             raise ConfigError(f"offline={self.offline!r}; expected 'calql' or 'cql'")
 
     def offline_learner(self) -> Learner:
-        """The offline agent: the online one's networks, rates and discount, with the penalty on."""
+        """The offline agent: the online one's networks and discount, with the penalty on."""
+        own = {
+            "actor_learning_rate": self.offline_actor_learning_rate,
+            "target_update_rate": self.offline_target_update_rate,
+        }
         sac = dataclasses.replace(
-            self.sac, critic_updates=1, num_backup_actions=self.offline_backup_actions, entropy_backup=False
+            self.sac,
+            critic_updates=1,
+            num_backup_actions=self.offline_backup_actions,
+            entropy_backup=False,
+            **{name: rate for name, rate in own.items() if rate is not None},
         )
         if self.offline == "calql":
             return Learner(CalQLAgent, CalQLConfig(sac, self.penalty))

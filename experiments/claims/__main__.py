@@ -149,6 +149,7 @@ def curve(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
         "env_steps": [record["env_steps"] for record in shown],
         "online_updates": [record["online_updates"] for record in shown],
         "scores": [record["summary"]["score"] for record in shown],
+        "offline_td_errors": [record["panel"].get("offline_td_error") for record in shown],
     }
 
 

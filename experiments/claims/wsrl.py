@@ -17,19 +17,28 @@ def learning_starts(run: dict[str, Any]) -> int:
     return max(steps for steps, updates in zip(run["env_steps"], run["online_updates"], strict=True) if updates == 0)
 
 
+def in_window(run: dict[str, Any], name: str) -> list[float]:
+    """A curve's values from the first update to the end of the window."""
+    start = learning_starts(run)
+    return [
+        value
+        for steps, updates, value in zip(run["env_steps"], run["online_updates"], run[name], strict=True)
+        if updates > 0 and steps - start <= WINDOW
+    ]
+
+
 def loss_at_switch(run: dict[str, Any]) -> float:
     """Score at the switch minus the mean score over the window after the first update, in points.
 
     The mean over the window's evaluations, not their minimum: the minimum of several noisy evaluations lies below the
     truth even for a policy that never changes.
     """
-    start = learning_starts(run)
-    after = [
-        score
-        for steps, updates, score in zip(run["env_steps"], run["online_updates"], run["scores"], strict=True)
-        if updates > 0 and steps - start <= WINDOW
-    ]
-    return run["scores"][0] - float(np.mean(after))
+    return run["scores"][0] - float(np.mean(in_window(run, "scores")))
+
+
+def rise_of_error(run: dict[str, Any]) -> float:
+    """Largest squared TD error on offline data in the window over the one at the switch: the downward spiral's mark."""
+    return max(in_window(run, "offline_td_errors")) / run["offline_td_errors"][0]
 
 
 def final_score(run: dict[str, Any]) -> float:
@@ -52,6 +61,12 @@ def judge(curves: Curves) -> list[Finding]:
             "without warm-up and without retention the same run loses more",
             "loss without warm-up minus loss with it, points of success",
             losses["no_warmup"] - losses["wsrl"],
+        ),
+        greater(
+            "without warm-up the values of the offline data break down further",
+            "rise of the TD error on offline data without warm-up minus the rise with it, in multiples",
+            np.array([rise_of_error(run) for run in curves["no_warmup"]])
+            - np.array([rise_of_error(run) for run in curves["wsrl"]]),
         ),
     ]
     for name, label in {"calql": "Cal-QL with retention", "rlpd": "RLPD"}.items():

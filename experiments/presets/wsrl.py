@@ -13,6 +13,8 @@ from experiments.settings import LoopConfig, ScheduleConfig
 from hybridrl.task import Task
 from hybridrl.training.phases import Learner, Phase
 
+_RATES = ("actor_learning_rate", "target_update_rate")
+
 
 def preset(task: Task, scale: str) -> Preset:
     """Zhou et al. 2025, appendix (hyperparameters per domain) and the launch scripts of the published code.
@@ -20,9 +22,12 @@ def preset(task: Task, scale: str) -> Preset:
     Offline: Cal-QL, on locomotion CQL, with 10 critics and layer norm. Online: 500,000 steps of which 5,000 warm-up,
     4 critic updates of 256 rows per step. Evaluations right after the switch are denser than the published 20,000.
     """
-    sac = SACConfig(num_backup_actions=published.online_backup_actions(task), **published.networks(task))
+    settings: dict[str, Any] = dict(published.networks(task))
+    # Short offline training needs fast rates; online they make the policy swing, so there the published ones hold.
+    offline_rates = {f"offline_{name}": settings.pop(name) for name in _RATES if name in settings}
+    sac = SACConfig(num_backup_actions=published.online_backup_actions(task), **settings)
     offline = "cql" if task.family == "locomotion" else "calql"
-    agent = WSRLConfig(sac, offline=offline, penalty=published.penalty(task))
+    agent = WSRLConfig(sac, offline=offline, penalty=published.penalty(task), **offline_rates)
     if task.family == "probe":
         schedule = ScheduleConfig(
             offline_updates=600,

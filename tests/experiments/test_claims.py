@@ -7,19 +7,21 @@ import pytest
 
 from experiments.claims import claims, greater
 from experiments.claims.__main__ import BEGIN, END, main, readme_table, update_readme
-from experiments.claims.wsrl import final_score, learning_starts, loss_at_switch
+from experiments.claims.wsrl import final_score, learning_starts, loss_at_switch, rise_of_error
 from experiments.config import compose
 
 RUN = {
     "env_steps": [0, 1000, 1100, 1400, 1500, 2000, 3000],
     "online_updates": [0, 0, 98, 398, 498, 998, 1998],
     "scores": [80.0, 80.0, 60.0, 50.0, 70.0, 90.0, 95.0],
+    "offline_td_errors": [2.0, 2.0, 3.0, 8.0, 4.0, 3.0, 20.0],
 }
 
 
 def test_loss_at_the_switch_by_hand():
     assert learning_starts(RUN) == 1000
     assert loss_at_switch(RUN) == pytest.approx(80.0 - 67.5)  # the mean of 60, 50, 70 and 90: steps 1000 to 2000
+    assert rise_of_error(RUN) == pytest.approx(4.0)  # 8 over 2; the 20 lies outside the window
     assert final_score(RUN) == pytest.approx((70.0 + 90.0 + 95.0) / 3)
 
 
@@ -50,12 +52,12 @@ def test_every_variant_is_a_valid_run(name):
 
 
 def test_the_claim_fails_when_its_curves_are_exchanged():
-    good = {**RUN, "scores": [80.0, 80.0, 80.0, 80.0, 80.0, 95.0, 95.0]}
+    good = {**RUN, "scores": [80.0, 80.0, 80.0, 80.0, 80.0, 95.0, 95.0], "offline_td_errors": [2.0] * 7}
     curves = {"wsrl": [good] * 5, "no_warmup": [RUN] * 5, "calql": [good] * 5, "rlpd": [RUN] * 5}
     claim = claims()["wsrl"]
-    assert [finding.verdict for finding in claim.judge(curves)] == ["holds"] * 4
+    assert [finding.verdict for finding in claim.judge(curves)] == ["holds"] * 5
     swapped = curves | {"wsrl": [RUN] * 5, "no_warmup": [good] * 5}
-    assert [finding.verdict for finding in claim.judge(swapped)][:2] == ["does not hold", "does not hold"]
+    assert [finding.verdict for finding in claim.judge(swapped)][:3] == ["does not hold"] * 3
 
 
 def test_unknown_claim_and_too_few_seeds_are_refused(capsys):

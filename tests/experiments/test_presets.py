@@ -35,7 +35,7 @@ def test_wsrl_as_published(family):
     assert (sac.last_hidden_gain, sac.num_backup_actions) == (gain, backup)
     assert (sac.num_critics, sac.num_target_critics, sac.critic_updates) == (10, 2, 4)
     rates = (sac.actor_learning_rate, sac.temperature_learning_rate, sac.target_update_rate, sac.initial_temperature)
-    assert rates == ((3e-4, 3e-4, 0.02, 0.02) if family == "pointmaze" else (1e-4, 1e-4, 0.005, 1.0))
+    assert rates == (1e-4, *((3e-3, 0.005, 0.02) if family == "pointmaze" else (1e-4, 0.005, 1.0)))
     assert (sac.critic_learning_rate, sac.discount, sac.target_entropy_per_dim) == (3e-4, 0.99, -1.0)
     assert sac.actor_layer_norm
     assert sac.critic_layer_norm
@@ -48,6 +48,8 @@ def test_wsrl_as_published(family):
     assert (found.loop.eval_episodes, schedule.every, found.loop.replay_capacity) == (20, 20_000, 2_000_000)
     learner = found.agent.offline_learner()
     assert (learner.config.sac.num_backup_actions, learner.config.sac.critic_updates) == (10, 1)
+    rates = (learner.config.sac.actor_learning_rate, learner.config.sac.target_update_rate)
+    assert rates == ((3e-4, 0.02) if family == "pointmaze" else (1e-4, 0.005))
 
 
 @pytest.mark.parametrize(
