@@ -19,7 +19,7 @@ class DatasetSpec:
 
     Attributes:
         id: its published name, such as `D4RL/pointmaze/umaze-v2`; names starting with `local/` are this library's own.
-        format: how its files are read: "minari", "ogbench" or "d4rl".
+        format: how its files are read: "minari", "ogbench", "exorl" or "d4rl".
         urls: the published files, if they are plain downloads. Minari datasets come through the minari package instead.
         sha256: of each file in `urls`, where published; otherwise the first download's hash is recorded and kept to.
         generate: makes the dataset's files in an empty folder by the published procedure; None where that would need a

@@ -1,6 +1,7 @@
 """Steps kept as plain arrays beside the datasets they were read from, because some formats take long to read.
 
-Ten thousand episodes in an HDF5 file are a hundred thousand small arrays and half a minute; these copies load at once.
+Ten thousand episodes in an HDF5 file are a hundred thousand small arrays and half a minute, and rewards that are
+computed from a simulator's states take longer; these copies load at once.
 They are derived data: verified before use, made again where they fail, and safe to delete.
 """
 
@@ -20,7 +21,7 @@ from hybridrl.disk import MANIFEST, atomic_folder, clean_temporaries, verify_fol
 from hybridrl.errors import ConfigError, CorruptError
 from hybridrl.task import Task
 
-SLOW_FORMATS = ("minari",)
+SLOW_FORMATS = ("exorl", "minari")
 _VERSION = 1  # raise it when what a reader returns changes
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ def read_quickly(folder: Path, task: Task, source: Source, root: Path) -> Steps:
     parts = [_VERSION, task.dataset.format, source.sha256, task.observation_keys, task.success_key]
     if task.dataset.action_bounds is not None:
         parts.append(task.dataset.action_bounds)
+    if task.dataset.relabel is not None:
+        parts.append(task.env_id)  # whose rewards they are
     copy = root / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     if (copy / MANIFEST).is_file():
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from hybridrl.datasets.checks import FLAGS, NUMBERS, check_size, column, flags, float32, images, matrix
 from hybridrl.datasets.d4rl import read_d4rl
 from hybridrl.datasets.dataset import Steps
+from hybridrl.datasets.exorl import read_exorl
 from hybridrl.datasets.hdf5 import Array, Group, opened
 from hybridrl.datasets.npz import NpzArrays
 from hybridrl.disk import read_json
@@ -134,6 +135,7 @@ def read_ogbench(path: Path | str, task: Task) -> Steps:
 
 READERS: dict[str, Callable[[Path, Task], Steps]] = {
     "d4rl": read_d4rl,
+    "exorl": read_exorl,
     "minari": read_minari,
     "ogbench": read_ogbench,
 }
@@ -159,7 +161,9 @@ def has_data(folder: Path, format: str) -> bool:
     """Whether a folder holds files that look like a dataset of this format."""
     if format == "minari":
         return (folder / _MINARI_FILE).is_file() and (folder / "data" / "metadata.json").is_file()
-    return folder.is_dir() and any(file.suffix in (".npz", ".hdf5") for file in folder.iterdir() if file.is_file())
+    return folder.is_dir() and any(
+        file.suffix in (".npz", ".hdf5", ".zip") for file in folder.iterdir() if file.is_file()
+    )
 
 
 def _arrays(episode: Group, task: Task) -> dict[str, Array]:
