@@ -26,7 +26,7 @@ def import_envs(package: str) -> Any:
     """
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # one prints a notice on import
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore")  # deprecations, and dm_control's complaint that there is no screen
             return importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package.partition(".")[0]:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable
 
-from envs.tasks import d4rl, local, locks, minari, ogbench, pointmaze, probes
+from envs.tasks import d4rl, dm_control, local, locks, minari, ogbench, pointmaze, probes
 from envs.wrappers import TaskEnv
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
@@ -17,6 +17,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     **d4rl.TASKS,
     **local.TASKS,
     **locks.TASKS,
+    **dm_control.TASKS,
     **probes.TASKS,
 }
 
