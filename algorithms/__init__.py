@@ -7,10 +7,12 @@ from algorithms.fql import FQLAgent, FQLConfig
 from algorithms.iql import IQLAgent, IQLConfig
 from algorithms.rebrac import ReBRACAgent, ReBRACConfig
 from algorithms.rlpd import RLPDAgent, RLPDConfig
+from algorithms.rnd import RNDAgent, RNDConfig
 from algorithms.sac import SACAgent, SACConfig
 from algorithms.td3bc import TD3BCAgent, TD3BCConfig
 from algorithms.wsrl import WSRLAgent, WSRLConfig
 
+# What `algo=` accepts. RND is not among them: it ignores the task's reward, and serves `experiments.collect`.
 AGENTS = {
     "sac": SACAgent,
     "cql": CQLAgent,
@@ -39,6 +41,8 @@ __all__ = [
     "PenaltyConfig",
     "RLPDAgent",
     "RLPDConfig",
+    "RNDAgent",
+    "RNDConfig",
     "ReBRACAgent",
     "ReBRACConfig",
     "SACAgent",
