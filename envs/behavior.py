@@ -15,10 +15,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from hybridrl.errors import DatasetError
+
+
+class Actor(Protocol):
+    """What acts in NumPy."""
+
+    def act(self, observations: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Actions `(*batch, action_dim)` in [-1, 1] for observations `(*batch, obs_dim)`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformPolicy:
+    """Actions drawn uniformly from [-1, 1], whatever is seen."""
+
+    action_dim: int
+
+    def act(self, observations: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Actions `(*batch, action_dim)` for observations `(*batch, obs_dim)`; it has no mode, so `rng` is needed."""
+        if rng is None:
+            raise ValueError("a uniform policy has no mode; expected a random generator; pass rng")
+        return rng.uniform(-1.0, 1.0, (*np.shape(observations)[:-1], self.action_dim)).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +73,29 @@ class BehaviorPolicy:
         log_std = np.clip(hidden @ self.log_std[0] + self.log_std[1], *self.log_std_bounds)
         return np.tanh(mean + np.exp(log_std) * rng.standard_normal(mean.shape, np.float32)).astype(np.float32)
 
+    def save(self, path: Path) -> None:
+        """Write a policy file; `path` ends in `.npz`."""
+        arrays = {"log_std_bounds": np.asarray(self.log_std_bounds, np.float32)}
+        names = [*(f"layer_{index}" for index in range(len(self.layers))), "mean", "log_std"]
+        for name, (kernel, bias) in zip(names, (*self.layers, self.mean, self.log_std), strict=True):
+            arrays |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
+        np.savez(path, allow_pickle=False, **arrays)
 
-def save_policy(
-    path: Path, parameters: Mapping[str, np.ndarray], *, log_std_bounds: tuple[float, float]
-) -> BehaviorPolicy:
-    """Write a policy file.
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a policy file; raises `DatasetError` as `behavior_policy` does, and where there is none."""
+        if not Path(path).exists():
+            raise DatasetError(
+                f"no behaviour policy at {path}; expected an .npz file; make it with: python -m experiments.collect"
+            )
+        with np.load(path, allow_pickle=False) as file:
+            return cls(**_fields({key: file[key] for key in file.files}, str(path)))
+
+
+def behavior_policy(parameters: Mapping[str, np.ndarray], *, log_std_bounds: tuple[float, float]) -> BehaviorPolicy:
+    """A policy from arrays.
 
     Args:
-        path: ends in `.npz`.
         parameters: the arrays by the names in this module's docstring, without `log_std_bounds`.
         log_std_bounds: the range the trained policy clips its log-deviation to.
 
@@ -66,30 +103,17 @@ def save_policy(
         DatasetError: arrays that are missing, superfluous, not finite or of shapes that do not fit together.
     """
     arrays = {key: np.asarray(value, np.float32) for key, value in parameters.items()}
-    arrays["log_std_bounds"] = np.asarray(log_std_bounds, np.float32)
-    policy = _policy(arrays, str(path))
-    np.savez(path, allow_pickle=False, **arrays)
-    return policy
+    return BehaviorPolicy(**_fields(arrays | {"log_std_bounds": np.asarray(log_std_bounds)}, "in memory"))
 
 
-def load_policy(path: Path) -> BehaviorPolicy:
-    """Read a policy file; raises `DatasetError` as `save_policy` does, and where there is none."""
-    if not Path(path).exists():
-        raise DatasetError(
-            f"no behaviour policy at {path}; expected an .npz file; make it with: python -m experiments.collect"
-        )
-    with np.load(path, allow_pickle=False) as file:
-        return _policy({key: file[key] for key in file.files}, str(path))
-
-
-def _policy(arrays: Mapping[str, np.ndarray], source: str) -> BehaviorPolicy:
+def _fields(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
     num_layers = sum(key.startswith("layer_") and key.endswith("/kernel") for key in arrays)
     names = [*(f"layer_{index}" for index in range(num_layers)), "mean", "log_std"]
     expected = {f"{name}/{part}" for name in names for part in ("kernel", "bias")} | {"log_std_bounds"}
     if expected != set(arrays):
         raise DatasetError(
             f"behaviour policy {source}: arrays {sorted(arrays)}; expected {sorted(expected)}; "
-            "write it with envs.behavior.save_policy"
+            "write it with BehaviorPolicy.save"
         )
     pairs = [(arrays[f"{name}/kernel"], arrays[f"{name}/bias"]) for name in names]
     width = pairs[0][0].shape[0] if pairs[0][0].ndim == 2 else -1
@@ -97,7 +121,7 @@ def _policy(arrays: Mapping[str, np.ndarray], source: str) -> BehaviorPolicy:
         if kernel.ndim != 2 or kernel.shape[0] != width or bias.shape != kernel.shape[1:]:
             raise DatasetError(
                 f"behaviour policy {source}: {name!r} has kernel {kernel.shape} and bias {bias.shape}; "
-                f"expected ({width}, n) and (n,); write it with envs.behavior.save_policy"
+                f"expected ({width}, n) and (n,); write it with BehaviorPolicy.save"
             )
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
             raise DatasetError(f"behaviour policy {source}: {name!r} is not finite; expected numbers; train it again")
@@ -106,4 +130,9 @@ def _policy(arrays: Mapping[str, np.ndarray], source: str) -> BehaviorPolicy:
     if pairs[-1][0].shape != pairs[-2][0].shape:
         raise DatasetError(f"behaviour policy {source}: 'mean' and 'log_std' differ in shape; expected equal shapes")
     low, high = (float(bound) for bound in arrays["log_std_bounds"])
-    return BehaviorPolicy(tuple(pairs[:-2]), pairs[-2], pairs[-1], (low, high))
+    return {
+        "layers": tuple(pairs[:-2]),
+        "mean": pairs[-2],
+        "log_std": pairs[-1],
+        "log_std_bounds": (low, high),
+    }

@@ -1,37 +1,43 @@
-"""Makes the behaviour policies behind the `local/...` datasets: trains SAC, picks snapshots, measures score ranges.
+"""Trains the behaviour policies behind `local/...` datasets, and agents that explore without a reward.
 
-    python -m experiments.collect hopper-medium                      # trains, then writes policy and datasheet
-    python -m experiments.collect hopper-medium --steps 50000 --policies /tmp/policies
+    python -m experiments.collect halfcheetah          # SAC: medium and expert policy, datasheet, medium-replay data
+    python -m experiments.collect walker-rnd           # RND: the explored data themselves, with simulator states
 
-The dataset itself is made from the shipped policy whenever it is first used, in under a minute.
+A robot's other datasets are made from its policies whenever they are first used, in about a minute.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from algorithms import SACAgent, SACConfig
+from algorithms.rnd import RNDAgent, RNDConfig
 from envs import make_env, make_task
-from envs.behavior import BehaviorPolicy, load_policy, save_policy
-from envs.local import POLICIES
+from envs.behavior import UniformPolicy
+from envs.dm_control import DOMAINS, simulator_state
+from envs.local import ENVIRONMENTS, SHIPPED, write_local
+from envs.minari_files import Episode
+from envs.tasks.local import training_task
+from experiments.collecting import Collecting, Rows, Snapshot, measure, train
 from hybridrl import disk
-from hybridrl.errors import ConfigError, HybridRLError
-from hybridrl.policies import UniformPolicy
+from hybridrl.data_folder import data_root, dataset_folder
+from hybridrl.datasets import fetch
+from hybridrl.datasets.exorl import write_exorl
+from hybridrl.errors import HybridRLError
 from hybridrl.task import Task
-from hybridrl.training.evaluation import Episodes, evaluate
-from hybridrl.training.loop import Loop, LoopSettings, Stopped
-from hybridrl.training.phases import Learner, Phase
+from hybridrl.training.evaluation import Episodes
 
-# A small, fast SAC: what matters is that its policy fits in a few hundred kilobytes and learns in minutes.
+# Small and fast: two critics of modest width with layer norm, one update a step.
 BEHAVIOR_SAC = SACConfig(
     actor_learning_rate=3e-4,
     critic_learning_rate=3e-4,
@@ -39,94 +45,31 @@ BEHAVIOR_SAC = SACConfig(
     actor_hidden_dims=(128, 128),
     critic_hidden_dims=(128, 128),
     actor_layer_norm=False,
-    num_critics=4,
+    num_critics=2,
     subset_with_replacement=False,
     shared_critic_head=False,
-    critic_updates=2,
-    actor_q="mean",
+    critic_updates=1,
     entropy_backup=True,
     temperature_parameterization="exp",
     temperature_states="current",
     std_bounds=(float(np.exp(-5.0)), float(np.exp(2.0))),
 )
+# HalfCheetah never falls, and bears a higher rate: a return of 3600 after 40,000 steps. At that rate Hopper and
+# Walker2d stayed near 400 for 50,000 steps.
+FAST_SAC = dataclasses.replace(
+    BEHAVIOR_SAC, actor_learning_rate=1e-3, critic_learning_rate=1e-3, temperature_learning_rate=1e-3
+)
+EXPLORER = RNDConfig(sac=BEHAVIOR_SAC, hidden_dims=(256, 256), output_dim=64)
 MEDIUM_SHARE = 1.0 / 3.0  # D4RL's "medium": about a third of the expert's return
-DATASETS = {"hopper-medium": "local/hopper-medium-v0"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
-    """A policy during training: the file it was saved in and its mean evaluation return."""
-
-    env_steps: int
-    mean_return: float
-    path: Path
-
-
-class SnapshotKeeper:
-    """Watches the training loop and saves the policy at each evaluation."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.loop: Loop | None = None
-
-    def progress(self, phase: Phase, done: int, rate: float) -> None:
-        """One line now and then."""
-        if done % 2_500 == 0:
-            print(f"{phase.name}: {done:,} of {phase.length:,} steps, {rate:.0f} per second", flush=True)
-
-    def evaluated(self, record: dict[str, Any]) -> None:
-        """Save the policy that was just evaluated."""
-        assert self.loop is not None
-        config, steps = BEHAVIOR_SAC, record["env_steps"]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        low, high = np.log(config.std_bounds)
-        parameters = self.loop.agent.parts()["actor"].params["params"]
-        save_policy(self.folder / f"step_{steps:07d}.npz", _flat(parameters), log_std_bounds=(float(low), float(high)))
-        print(f"  after {steps:,} steps: return {record['summary']['return']:.1f}", flush=True)
-
-    def should_stop(self) -> bool:
-        """Never of its own accord: a killed run resumes by the same command."""
-        return False
-
-
-def _flat(parameters: Any) -> dict[str, np.ndarray]:
-    """Flax's parameters of a TanhNormalActor under the names of a policy file."""
-    arrays = {}
-    for name, layer in parameters["MLP_0"].items():
-        for part, value in layer.items():
-            arrays[f"layer_{name.removeprefix('Dense_')}/{part}"] = np.asarray(value)
-    for head in ("mean", "log_std"):
-        for part, value in parameters[head].items():
-            arrays[f"{head}/{part}"] = np.asarray(value)
-    return arrays
-
-
-def train(task: Task, folder: Path, steps: int, seed: int) -> list[Snapshot]:
-    """Train SAC from scratch for `steps` environment steps (resuming what `folder` holds); all snapshots."""
-    learner = Learner(SACAgent, BEHAVIOR_SAC)
-    every = 2_500
-    phases = (
-        Phase("random", learner, env_steps=every, actions="uniform"),
-        Phase(
-            "online",
-            learner,
-            env_steps=steps,
-            updates_per_step=1,
-            batch_size=256,
-            evaluate_at=tuple(range(every, steps + 1, every)),
-        ),
-    )
-    settings = LoopSettings(log_every=500, checkpoint_every=10_000, eval_episodes=10, eval_envs=10)
-    keeper = SnapshotKeeper(folder / "snapshots")
-    loop = Loop(phases, task, None, lambda seed: make_env(task, seed), folder, seed, settings, keeper)
-    keeper.loop = loop
-    loop.run()
-    return [
-        Snapshot(
-            record["env_steps"], record["summary"]["return"], keeper.folder / f"step_{record['env_steps']:07d}.npz"
-        )
-        for record in loop.evaluations()
-    ]
+TRAINING = {  # robot -> settings, rows per update
+    "hopper": (BEHAVIOR_SAC, 256),
+    "halfcheetah": (FAST_SAC, 128),
+    "walker2d": (BEHAVIOR_SAC, 256),
+    "ant": (BEHAVIOR_SAC, 256),
+}
+STEPS = {"hopper": 120_000, "halfcheetah": 150_000, "walker2d": 120_000, "ant": 1_000_000}
+EXPLORED = {f"{domain}-rnd": domain for domain in DOMAINS}
+EXPLORED_STEPS = 100_000
 
 
 def choose(snapshots: Sequence[Snapshot]) -> tuple[Snapshot, Snapshot]:
@@ -136,90 +79,120 @@ def choose(snapshots: Sequence[Snapshot]) -> tuple[Snapshot, Snapshot]:
     return medium, expert
 
 
-def measure(task: Task, policy: BehaviorPolicy | None, episodes: int, seed: int, *, sample: bool = False) -> Episodes:
-    """Episodes of `policy` (None acts uniformly at random), by its mode or its samples."""
-    if policy is None:
-        env = make_env(task, 0)
-        acting: Any = UniformPolicy(action_dim=len(env.action_space.sample()))
-        return evaluate(acting, [env], task, episodes, jax.random.key(seed), seed)
-    # Simulated with NumPy, as the dataset's generator does.
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    env = make_env(task, 0)
-    rng = np.random.default_rng(seed) if sample else None
-    for index in range(episodes):
-        observation, _ = env.reset(seed=seed + index)
-        ended = False
-        while not ended:
-            observation, _, terminated, truncated, info = env.step(policy.act(observation, rng))
-            returns[index] += info["raw_reward"]
-            lengths[index] += 1
-            ended = terminated or truncated
-    return Episodes(returns, lengths, np.zeros(episodes, bool), returns)
+def replay_episodes(rows: Rows, count: int) -> Iterator[Episode]:
+    """The first `count` rows as episodes; the last one is cut there."""
+    arrays = {name: array[:count] for name, array in rows.used().items()}
+    ends = arrays["ends"].copy()
+    ends[-1:] = True
+    for part in np.split(np.arange(len(ends)), np.flatnonzero(ends)[:-1] + 1):
+        last = np.arange(len(part)) == len(part) - 1
+        terminations = arrays["terminations"][part]
+        yield Episode(
+            observations=np.concatenate([arrays["observations"][part], arrays["next_observations"][part[-1:]]]),
+            actions=arrays["actions"][part],
+            rewards=arrays["rewards"][part],
+            terminations=terminations,
+            truncations=last & ~terminations,
+        )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, choose, measure, and write the policy with its datasheet."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=sorted(DATASETS), help="whose behaviour policy to make")
-    parser.add_argument("--steps", type=int, default=100_000, help="environment steps of training")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--episodes", type=int, default=100, help="episodes per measured return")
-    parser.add_argument("--root", type=Path, default=Path("runs/collect"), help="where training is kept")
-    parser.add_argument("--policies", type=Path, default=POLICIES, help="where policy and datasheet are written")
-    arguments = parser.parse_args(argv)
-    try:
-        return _collect(arguments)
-    except HybridRLError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except (Stopped, KeyboardInterrupt):
-        print("interrupted: run the same command to resume", file=sys.stderr)
-        return 75
-
-
-def _collect(arguments: argparse.Namespace) -> int:
-    if arguments.steps < 2_500:
-        raise ConfigError(f"--steps {arguments.steps}; expected at least 2500, one evaluation")
-    task = dataclasses.replace(make_task(DATASETS[arguments.dataset]), dataset=None)
-    folder = arguments.root / f"{arguments.dataset}-steps{arguments.steps}" / f"seed_{arguments.seed}"
-    with disk.FolderLock(folder):
-        snapshots = train(task, folder, arguments.steps, arguments.seed)
+def collect_policies(arguments: argparse.Namespace, robot: str) -> None:
+    """Train SAC on a robot; write its medium and expert policies, their datasheet and the medium-replay data."""
+    task = training_task(robot)
+    config, batch_size = TRAINING[robot]
+    settings = Collecting(arguments.steps or STEPS[robot], batch_size=batch_size)
+    with _training(arguments) as folder:
+        snapshots, rows = train(
+            functools.partial(SACAgent.create, config=config),
+            functools.partial(make_env, task),
+            folder,
+            settings,
+            arguments.seed,
+        )
     medium, expert = choose(snapshots)
-    random = measure(task, None, arguments.episodes, 10_000)
-    best = measure(task, load_policy(expert.path), arguments.episodes, 20_000)
-    behavior = measure(task, load_policy(medium.path), arguments.episodes, 30_000, sample=True)
-    stem = arguments.dataset.replace("-", "_")
-    arguments.policies.mkdir(parents=True, exist_ok=True)
-    disk.write_bytes(arguments.policies / f"{stem}.npz", medium.path.read_bytes())
+    target: Path = arguments.policies
+    target.mkdir(parents=True, exist_ok=True)
+    policies = {}
+    for name, snapshot in (("medium", medium), ("expert", expert)):
+        file = target / f"{robot}_{name}.npz"
+        snapshot.policy.save(file)
+        sha256 = disk.sha256_file(file)
+        policies[name] = {"file": file.name, "sha256": sha256, "env_steps": snapshot.env_steps}
+    env = make_env(task, 0)
+    run = functools.partial(measure, env, episodes=arguments.episodes)
+    measured = {
+        "random": run(UniformPolicy(len(env.action_space.sample())), seed=10_000, sample=True),
+        "medium_sampled": run(medium.policy, seed=20_000, sample=True),
+        "expert_sampled": run(expert.policy, seed=30_000, sample=True),
+        "expert_mode": run(expert.policy, seed=40_000, sample=False),
+    }
+    env.close()
     sheet = {
-        "task": task.name,
         "environment": task.env_id,
-        "policy": f"{stem}.npz",
-        "sha256": disk.sha256_file(arguments.policies / f"{stem}.npz"),
-        "score_range": {"random": float(random.returns.mean()), "expert": float(best.returns.mean())},
-        "measured": {
-            "episodes": arguments.episodes,
-            "random": _figures(random),
-            "behavior_sampled": _figures(behavior) | {"env_steps": medium.env_steps},
-            "expert_mode": _figures(best) | {"env_steps": expert.env_steps},
-        },
-        "training": {
-            "algorithm": "SAC",
-            "seed": arguments.seed,
-            "env_steps": arguments.steps,
-            "settings": {key: value for key, value in dataclasses.asdict(BEHAVIOR_SAC).items()},
-        },
-        "command": f"python -m experiments.collect {arguments.dataset} --steps {arguments.steps} "
-        f"--seed {arguments.seed} --episodes {arguments.episodes}",
+        "policies": policies,
+        "score_range": {"random": measured["random"].returns.mean(), "expert": measured["expert_mode"].returns.mean()},
+        "episodes": arguments.episodes,
+        "measured": {name: _figures(episodes) for name, episodes in measured.items()},
+        "snapshots": [[snapshot.env_steps, round(snapshot.mean_return, 1)] for snapshot in snapshots],
+        "training": {"algorithm": "SAC", "settings": dataclasses.asdict(config)} | dataclasses.asdict(settings),
+        "command": f"python -m experiments.collect {robot} --steps {settings.steps} --seed {arguments.seed} "
+        f"--episodes {arguments.episodes}",
         "versions": {
             name: importlib.metadata.version(name) for name in ("jax", "flax", "gymnasium", "mujoco", "numpy")
         },
     }
-    disk.write_json(arguments.policies / f"{stem}.json", sheet)
-    print(f"random {sheet['score_range']['random']:.1f}, expert {sheet['score_range']['expert']:.1f}")  # type: ignore[index]
-    print(f"medium: snapshot after {medium.env_steps:,} steps, sampled return {behavior.returns.mean():.1f}")
-    print(f"written: {arguments.policies / stem}.npz and .json")
-    return 0
+    disk.write_json(target / f"{robot}.json", sheet)
+    for name, figures in sheet["measured"].items():
+        print(f"{name}: return {figures['return_mean']:.1f} +- {figures['return_std']:.1f}")
+    print(f"written: {robot}_medium.npz, {robot}_expert.npz and {robot}.json in {target}")
+    if target.resolve() != SHIPPED.resolve() and (SHIPPED / f"{robot}.json").exists():
+        print(f"tasks keep using the policies of {robot} that are shipped in {SHIPPED}")
+    _store(
+        make_task(f"local/{robot}-medium-replay-v0"),
+        lambda folder: write_local(
+            folder,
+            robot,
+            "medium-replay",
+            replay_episodes(rows, medium.env_steps),
+            f"The first {medium.env_steps} steps of: {sheet['command']}",
+        ),
+    )
+
+
+def collect_exploration(arguments: argparse.Namespace, name: str) -> None:
+    """Train RND in a domain of the control suite and keep all its steps, with the simulator's states."""
+    domain = EXPLORED[name]
+    task = make_task(f"local/{name}-{DOMAINS[domain][0]}-v0")
+    steps = arguments.steps or EXPLORED_STEPS
+    with _training(arguments) as folder:
+        _, rows = train(
+            functools.partial(RNDAgent.create, config=EXPLORER),
+            functools.partial(make_env, task),
+            folder,
+            Collecting(steps, eval_episodes=0),
+            arguments.seed,
+            state_of=simulator_state,
+        )
+    _store(task, lambda folder: write_exorl(folder, rows.used()))
+
+
+@contextlib.contextmanager
+def _training(arguments: argparse.Namespace) -> Iterator[Path]:
+    """The folder that the training is kept in, locked."""
+    folder: Path = arguments.root / arguments.what / f"seed_{arguments.seed}"
+    with disk.FolderLock(folder):
+        yield folder
+
+
+def _store(task: Task, write: Callable[[Path], Any]) -> None:
+    """Write a dataset where its task looks for it; what is there already stays."""
+    assert task.dataset is not None
+    folder = dataset_folder(task.dataset)
+    if folder.exists():
+        print(f"kept as it is: {folder}; delete it and run the same command again to replace it")
+        return
+    fetch(dataclasses.replace(task.dataset, generate=write), allow_download=False)
+    print(f"written: {folder}")
 
 
 def _figures(episodes: Episodes) -> dict[str, float]:
@@ -228,6 +201,32 @@ def _figures(episodes: Episodes) -> dict[str, float]:
         "return_std": float(episodes.returns.std()),
         "length_mean": float(episodes.lengths.mean()),
     }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, then write what came of it; a killed run resumes by the same command."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=[*ENVIRONMENTS, *EXPLORED], help="a robot, or a domain explored by RND")
+    parser.add_argument("--steps", type=int, help="environment steps of training; more than before continue it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--episodes", type=int, default=100, help="episodes per measured return")
+    parser.add_argument("--root", type=Path, default=Path("runs/collect"), help="where training is kept")
+    parser.add_argument(
+        "--policies",
+        type=Path,
+        default=data_root() / "policies",
+        help="where policies and datasheet are written; tasks look into the package first, then here",
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        (collect_policies if arguments.what in ENVIRONMENTS else collect_exploration)(arguments, arguments.what)
+    except HybridRLError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: run the same command to resume", file=sys.stderr)
+        return 75
+    return 0
 
 
 if __name__ == "__main__":

@@ -147,6 +147,8 @@ def _ways(entry: Entry) -> list[str]:
         elif way == "generate":
             details.append("time not measured")
         found.append(f"{way} ({', '.join(details)})")
+    if not found and entry.spec.id.startswith("local/"):
+        return [entry.spec.how_to_get]
     return found or [f"put its files into `<data root>/{entry.spec.format}/{entry.spec.id}` (no extra)"]
 
 

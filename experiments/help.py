@@ -80,9 +80,13 @@ def _algorithms() -> str:
     return "\n".join([f"algorithms (default {DEFAULTS['algo']})", *lines, ""])
 
 
+_GROUPED = ("local/", "dmc/", "exorl/")
+
+
 def _tasks() -> str:
-    """Tasks, OGBench's and D4RL's in one or two lines per environment."""
+    """Tasks, those of large families in one or two lines per environment."""
     lines = []
+    grouped: dict[str, list[str]] = {}
     ogbench: dict[str, list[str]] = {}
     d4rl: dict[str, dict[str, list[str]]] = {}  # environment -> version -> kinds of data
     for name in task_names():
@@ -97,7 +101,14 @@ def _tasks() -> str:
             kind, _, version = kind.rpartition("-")
             d4rl.setdefault(env, {}).setdefault(version, []).append(kind)
             continue
+        if name.startswith(_GROUPED):
+            short = name.removesuffix("-v0")
+            reward_free = task.dataset is None or task.dataset.format == "exorl"
+            stem, _, kind = short.rpartition("-") if reward_free else short.partition("-")
+            grouped.setdefault(stem, []).append(kind)
+            continue
         lines.append(f"  task={name}".ljust(66) + _task_text(task))
+    lines += [f"  task={stem}-{{{','.join(kinds)}}}-v0" for stem, kinds in grouped.items()]
     lines += [  # of these names alone there are hundreds
         "  OGBench: task=<environment>-<kind><form>-v0, the form being -singletask or -singletask-task1 to -task5;",
         "  to reach any goal it is nothing or -oraclerep; visual-... has pixels; more in docs/datasets.md",
@@ -116,7 +127,7 @@ def _task_text(task: Task) -> str:
         ways = [
             *(["download"] if task.dataset.published else []),
             *(["generated here"] if task.dataset.generate is not None else []),
-        ]
+        ] or ["see docs/datasets.md"]
         size = f"{task.dataset.rows:,} rows " if task.dataset.rows else ""
         data = f"{size}({' or '.join(ways)})"
     return f"{task.family}; {data}"

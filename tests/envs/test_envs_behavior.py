@@ -1,14 +1,14 @@
-"""Behaviour policies and the datasets made with them."""
+"""Behaviour policies, and the dataset of the reach probe."""
 
 import numpy as np
 import pytest
 
 import envs
-from envs import behavior, local
+from envs import behavior
 from envs.tasks import probes
 from hybridrl.datasets import files
 from hybridrl.datasets.dataset import Dataset
-from hybridrl.errors import ConfigError, DatasetError
+from hybridrl.errors import DatasetError
 
 
 def parameters(obs_dim=11, width=8, action_dim=3, seed=0):
@@ -22,7 +22,7 @@ def parameters(obs_dim=11, width=8, action_dim=3, seed=0):
     return arrays
 
 
-def test_actions_by_hand(tmp_path):
+def test_actions_by_hand():
     arrays = {
         "layer_0/kernel": [[1.0, -1.0]],
         "layer_0/bias": [0.0, 0.0],
@@ -31,7 +31,7 @@ def test_actions_by_hand(tmp_path):
         "log_std/kernel": [[0.0], [0.0]],
         "log_std/bias": [-9.0],
     }
-    policy = behavior.save_policy(tmp_path / "p.npz", arrays, log_std_bounds=(-1.0, 2.0))
+    policy = behavior.behavior_policy(arrays, log_std_bounds=(-1.0, 2.0))
     np.testing.assert_allclose(policy.act(np.array([[2.0]])), [[np.tanh(1.1)]], rtol=1e-6)  # the second unit is off
     samples = np.arctanh(policy.act(np.full((20_000, 1), 2.0), np.random.default_rng(0)).astype(np.float64))
     assert samples.mean() == pytest.approx(1.1, abs=0.02)
@@ -39,8 +39,9 @@ def test_actions_by_hand(tmp_path):
 
 
 def test_saved_is_loaded(tmp_path):
-    policy = behavior.save_policy(tmp_path / "p.npz", parameters(), log_std_bounds=(-5.0, 2.0))
-    again = behavior.load_policy(tmp_path / "p.npz")
+    policy = behavior.behavior_policy(parameters(), log_std_bounds=(-5.0, 2.0))
+    policy.save(tmp_path / "p.npz")
+    again = behavior.BehaviorPolicy.load(tmp_path / "p.npz")
     observations = np.random.default_rng(0).normal(size=(4, 11))
     for rng in (None, 1):
         np.testing.assert_array_equal(
@@ -52,7 +53,7 @@ def test_saved_is_loaded(tmp_path):
 
 def test_bad_policies_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="no behaviour policy"):
-        behavior.load_policy(tmp_path / "none.npz")
+        behavior.BehaviorPolicy.load(tmp_path / "none.npz")
     arrays = parameters()
     for changes, message in (
         ({"mean/kernel": np.zeros((5, 3))}, r"'mean' has kernel \(5, 3\)"),
@@ -61,31 +62,21 @@ def test_bad_policies_are_refused(tmp_path):
         ({"log_std/kernel": np.zeros((8, 2)), "log_std/bias": np.zeros(2)}, "differ in shape"),
     ):
         with pytest.raises(DatasetError, match=message):
-            behavior.save_policy(tmp_path / "bad.npz", arrays | changes, log_std_bounds=(-5.0, 2.0))
-    assert not (tmp_path / "bad.npz").exists()
+            behavior.behavior_policy(arrays | changes, log_std_bounds=(-5.0, 2.0))
+        np.savez(tmp_path / "bad.npz", log_std_bounds=np.zeros(2), **(arrays | changes))
+        with pytest.raises(DatasetError, match=message):
+            behavior.BehaviorPolicy.load(tmp_path / "bad.npz")
 
 
-def test_hopper_dataset(tmp_path):
-    policy = behavior.save_policy(tmp_path / "p.npz", parameters(), log_std_bounds=(-5.0, 2.0))
-    tables = []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        local.generate_local("local/hopper-medium-v0", folder, rows=804, policy=policy, processes=1)
-        tables.append((folder / "data/main_data.hdf5").read_bytes())
-    assert tables[0] == tables[1]
-    task = envs.make_task("local/hopper-medium-v0")
-    steps = files.read(folder, task)
-    assert steps.observations.shape == (804, 11)
-    assert steps.terminations.sum() >= 2  # an untrained hopper falls
-    cut = np.flatnonzero(steps.ends & ~steps.terminations)  # only where one of the eight parts ends
-    assert set(cut.tolist()) <= {100, 201, 302, 403, 503, 603, 703, 803}
-    starts = np.concatenate([[0], np.flatnonzero(steps.ends)[:-1] + 1])
-    np.testing.assert_array_equal(
-        np.delete(steps.observations, starts, axis=0), np.delete(steps.next_observations, np.flatnonzero(steps.ends), 0)
-    )
-    with pytest.raises(ConfigError, match="no local dataset"):
-        local.generate_local("local/none-v0", folder)
+def test_uniform_actions():
+    policy = behavior.UniformPolicy(2)
+    actions = policy.act(np.zeros((20_000, 5)), np.random.default_rng(0))
+    assert actions.shape == (20_000, 2)
+    assert np.abs(actions).max() <= 1.0
+    np.testing.assert_allclose(actions.mean(axis=0), 0.0, atol=0.02)
+    np.testing.assert_allclose(actions.var(axis=0), 1.0 / 3.0, rtol=0.03)
+    with pytest.raises(ValueError, match="no mode"):
+        policy.act(np.zeros(5))
 
 
 def test_reach_dataset(tmp_path):
