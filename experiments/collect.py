@@ -33,7 +33,7 @@ from hybridrl import disk
 from hybridrl.data_folder import data_root, dataset_folder
 from hybridrl.datasets import fetch
 from hybridrl.datasets.exorl import write_exorl
-from hybridrl.errors import HybridRLError
+from hybridrl.errors import ConfigError, HybridRLError
 from hybridrl.task import Task
 from hybridrl.training.evaluation import Episodes
 
@@ -110,16 +110,47 @@ def collect_policies(arguments: argparse.Namespace, robot: str) -> None:
             arguments.seed,
         )
     medium, expert = choose(snapshots)
+    measured = _measure(task, medium, expert, arguments.episodes)
+    low, high = measured["random"].returns.mean(), measured["expert_mode"].returns.mean()
+    if high <= low:
+        raise ConfigError(
+            f"the best policy after {settings.steps} steps returns {high:.1f} and random actions {low:.1f}; "
+            "nothing was written; train for longer with --steps"
+        )
     target: Path = arguments.policies
-    target.mkdir(parents=True, exist_ok=True)
-    policies = {}
-    for name, snapshot in (("medium", medium), ("expert", expert)):
-        file = target / f"{robot}_{name}.npz"
-        snapshot.policy.save(file)
-        sha256 = disk.sha256_file(file)
-        policies[name] = {"file": file.name, "sha256": sha256, "env_steps": snapshot.env_steps}
+    command = f"python -m experiments.collect {robot} --steps {settings.steps} --seed {arguments.seed} "
+    command += f"--episodes {arguments.episodes}"
+    sheet = {
+        "environment": task.env_id,
+        "policies": _write_policies(target, robot, {"medium": medium, "expert": expert}),
+        "score_range": {"random": float(low), "expert": float(high)},
+        "episodes": arguments.episodes,
+        "measured": {name: _figures(episodes) for name, episodes in measured.items()},
+        "snapshots": [[snapshot.env_steps, round(snapshot.mean_return, 1)] for snapshot in snapshots],
+        "training": {"algorithm": "SAC", "settings": dataclasses.asdict(config)} | dataclasses.asdict(settings),
+        "command": command,
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("jax", "flax", "gymnasium", "mujoco", "numpy")
+        },
+    }
+    disk.write_json(target / f"{robot}.json", sheet)
+    for name, episodes in measured.items():
+        print(f"{name}: return {episodes.returns.mean():.1f} +- {episodes.returns.std():.1f}")
+    print(f"written: {robot}_medium.npz, {robot}_expert.npz and {robot}.json in {target}")
+    if target.resolve() != SHIPPED.resolve() and (SHIPPED / f"{robot}.json").exists():
+        print(f"tasks keep using the policies of {robot} that are shipped in {SHIPPED}")
+    replay = replay_episodes(rows, medium.env_steps)
+    description = f"The first {medium.env_steps} steps of: {command}"
+    _store(
+        make_task(f"local/{robot}-medium-replay-v0"),
+        lambda folder: write_local(folder, robot, "medium-replay", replay, description),
+    )
+
+
+def _measure(task: Task, medium: Snapshot, expert: Snapshot, episodes: int) -> dict[str, Episodes]:
+    """What each policy earns; 100 on the score's scale is the expert's mode."""
     env = make_env(task, 0)
-    run = functools.partial(measure, env, episodes=arguments.episodes)
+    run = functools.partial(measure, env, episodes=episodes)
     measured = {
         "random": run(UniformPolicy(len(env.action_space.sample())), seed=10_000, sample=True),
         "medium_sampled": run(medium.policy, seed=20_000, sample=True),
@@ -127,36 +158,18 @@ def collect_policies(arguments: argparse.Namespace, robot: str) -> None:
         "expert_mode": run(expert.policy, seed=40_000, sample=False),
     }
     env.close()
-    sheet = {
-        "environment": task.env_id,
-        "policies": policies,
-        "score_range": {"random": measured["random"].returns.mean(), "expert": measured["expert_mode"].returns.mean()},
-        "episodes": arguments.episodes,
-        "measured": {name: _figures(episodes) for name, episodes in measured.items()},
-        "snapshots": [[snapshot.env_steps, round(snapshot.mean_return, 1)] for snapshot in snapshots],
-        "training": {"algorithm": "SAC", "settings": dataclasses.asdict(config)} | dataclasses.asdict(settings),
-        "command": f"python -m experiments.collect {robot} --steps {settings.steps} --seed {arguments.seed} "
-        f"--episodes {arguments.episodes}",
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "flax", "gymnasium", "mujoco", "numpy")
-        },
-    }
-    disk.write_json(target / f"{robot}.json", sheet)
-    for name, figures in sheet["measured"].items():
-        print(f"{name}: return {figures['return_mean']:.1f} +- {figures['return_std']:.1f}")
-    print(f"written: {robot}_medium.npz, {robot}_expert.npz and {robot}.json in {target}")
-    if target.resolve() != SHIPPED.resolve() and (SHIPPED / f"{robot}.json").exists():
-        print(f"tasks keep using the policies of {robot} that are shipped in {SHIPPED}")
-    _store(
-        make_task(f"local/{robot}-medium-replay-v0"),
-        lambda folder: write_local(
-            folder,
-            robot,
-            "medium-replay",
-            replay_episodes(rows, medium.env_steps),
-            f"The first {medium.env_steps} steps of: {sheet['command']}",
-        ),
-    )
+    return measured
+
+
+def _write_policies(target: Path, robot: str, snapshots: dict[str, Snapshot]) -> dict[str, dict[str, Any]]:
+    """Write the policies' files; what the datasheet says of them."""
+    target.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for name, snapshot in snapshots.items():
+        file = target / f"{robot}_{name}.npz"
+        snapshot.policy.save(file)
+        entries[name] = {"file": file.name, "sha256": disk.sha256_file(file), "env_steps": snapshot.env_steps}
+    return entries
 
 
 def collect_exploration(arguments: argparse.Namespace, name: str) -> None:

@@ -12,12 +12,14 @@ from command_line import REPOSITORY
 import envs
 from algorithms import SACAgent
 from envs import local
+from envs.behavior import UniformPolicy
 from envs.dm_control import ControlEnv
 from experiments import collect
 from experiments.collecting import Collecting, Rows, Snapshot, policy_of, train
 from hybridrl import datasets
 from hybridrl.datasets.exorl import read_exorl_rows
 from hybridrl.errors import ConfigError
+from hybridrl.training.evaluation import Episodes
 from hybridrl.training.online import example_transition
 
 TINY_SAC = dataclasses.replace(
@@ -104,7 +106,23 @@ def test_the_exported_policy_is_the_agent_s():
     assert policy.log_std_bounds == pytest.approx((-5.0, 2.0))
 
 
-def test_hopper_from_command_to_datasets(small, capsys):
+def returning(**returns):
+    """A stand-in for `measure`: after so few steps nothing is better than chance."""
+
+    def measure(env, actor, episodes, seed, *, sample):
+        kind = "random" if isinstance(actor, UniformPolicy) else "sampled" if sample else "mode"
+        values = np.full(episodes, returns[kind])
+        return Episodes(values, np.full(episodes, 7), np.zeros(episodes, bool), values)
+
+    return measure
+
+
+def test_hopper_from_command_to_datasets(small, capsys, monkeypatch):
+    monkeypatch.setattr(collect, "measure", returning(random=9.0, sampled=1.0, mode=3.0))
+    assert run(small, "hopper", "--steps", "400", "--episodes", "2") == 2
+    assert "returns 3.0 and random actions 9.0; nothing was written" in capsys.readouterr().err
+    assert not (small / "data").exists()
+    monkeypatch.setattr(collect, "measure", returning(random=2.0, sampled=5.0, mode=9.0))
     assert run(small, "hopper", "--steps", "400", "--episodes", "2") == 0
     out = capsys.readouterr().out
     assert "written" in out
@@ -118,7 +136,8 @@ def test_hopper_from_command_to_datasets(small, capsys):
     assert medium["env_steps"] <= expert["env_steps"]
     # Tasks take their score's range from it, and datasets are made from its policies.
     task = envs.make_task("local/hopper-medium-replay-v0")
-    assert task.score_range == (sheet["score_range"]["random"], sheet["score_range"]["expert"])
+    assert task.score_range == (2.0, 9.0)
+    assert sheet["measured"]["medium_sampled"] == {"return_mean": 5.0, "return_std": 0.0, "length_mean": 7.0}
     replay = datasets.load(task)
     assert replay.num_rows == medium["env_steps"] == task.dataset.rows
     assert replay.source.origin == "generated"
