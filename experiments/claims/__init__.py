@@ -46,6 +46,7 @@ class Claim:
         judge: the findings from the variants' runs.
         pretraining: overrides of a run that several variants begin with; it is done once per seed.
         pretrained: the names of those variants.
+        metrics: training metrics that the judge needs; their mean over each run's last ten lines of logs is stored.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Claim:
     judge: Callable[[Curves], list[Finding]]
     pretraining: tuple[str, ...] = ()
     pretrained: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
     def overrides(self, chosen: tuple[str, ...], *common: str) -> list[str]:
         """What to type for one run: the task unless `chosen` names one, and what is common to all runs."""
@@ -67,14 +69,41 @@ def greater(statement: str, quantity: str, differences: np.ndarray, margin: floa
 
     It holds if the whole interval lies above, does not if the whole interval lies below, else it is inconclusive.
     """
-    differences = np.asarray(differences, np.float64)
-    low, high = interval(differences[:, None], mean)
-    verdict = HOLDS if low > -margin else FAILS if high < -margin else OPEN
-    return Finding(statement, quantity, float(differences.mean()), low, high, verdict)
+    return within(statement, quantity, differences, -margin, np.inf)
+
+
+def within(statement: str, quantity: str, values: np.ndarray, lowest: float, highest: float) -> Finding:
+    """Whether the mean of `values` `(seeds,)` lies between two bounds.
+
+    It holds if the whole interval lies between them, does not if it lies on one side of both, else it is inconclusive.
+    """
+    values = np.asarray(values, np.float64)
+    low, high = interval(values[:, None], mean)
+    verdict = HOLDS if lowest < low and high < highest else FAILS if high < lowest or low > highest else OPEN
+    return Finding(statement, quantity, float(values.mean()), low, high, verdict)
+
+
+def final_scores(runs: list[dict[str, Any]]) -> np.ndarray:
+    """`(seeds,)`: the mean score of each run's last three evaluations."""
+    return np.array([np.mean(run["scores"][-3:]) for run in runs])
+
+
+def areas(runs: list[dict[str, Any]]) -> np.ndarray:
+    """`(seeds,)`: each run's mean score over its environment steps, by trapezoids between evaluations."""
+    found = []
+    for run in runs:
+        steps = np.asarray(run["env_steps"], np.float64)
+        found.append(np.trapezoid(run["scores"], steps) / (steps[-1] - steps[0]))
+    return np.array(found)
+
+
+def mean_metrics(runs: list[dict[str, Any]], name: str) -> np.ndarray:
+    """`(seeds,)`: a metric at the end of training, one of `Claim.metrics`."""
+    return np.array([run["metrics"][name] for run in runs])
 
 
 def claims() -> dict[str, Claim]:
     """All claims by name."""
-    from experiments.claims import wsrl
+    from experiments.claims import h2o, moorl, wsrl
 
-    return {claim.name: claim for claim in (wsrl.CLAIM,)}
+    return {claim.name: claim for claim in (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM)}

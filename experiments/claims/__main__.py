@@ -123,7 +123,8 @@ def measure(claim: Claim, configs: dict[tuple[str, int], RunConfig], scale: str)
     provenance: dict[str, Any] = {}
     for (variant, seed), config in configs.items():
         run = results.load(config.folder())
-        runs.append({"variant": variant, "task": config.task, "seed": seed, **curve(run.evaluations)})
+        about = {"variant": variant, "task": config.task, "seed": seed}
+        runs.append({**about, **curve(run.evaluations), **last(run.metrics, claim.metrics)})
         start = run.provenance["starts"][-1]
         provenance = {name: start[name] for name in ("git", "python", "cpu_count", "devices", "versions", "dataset")}
     curves = {name: [run for run in runs if run["variant"] == name] for name in claim.variants}
@@ -141,10 +142,20 @@ def measure(claim: Claim, configs: dict[tuple[str, int], RunConfig], scale: str)
     }
 
 
+def last(metrics: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
+    """The means of some metrics over the last ten lines that have them; None for those that a run has not."""
+    found: dict[str, float | None] = {}
+    for name in names:
+        values = [line[name] for line in metrics if name in line][-10:]
+        found[name] = sum(values) / len(values) if values else None
+    return {"metrics": found} if names else {}
+
+
 def curve(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-    """Scores from the end of offline training on (from the first evaluation where there is none)."""
+    """Scores from the end of offline training on; all of them where there is no offline training or nothing else."""
     offline = [index for index, record in enumerate(evaluations) if record["phase"] == "offline"]
-    shown = evaluations[offline[-1] if offline else 0 :]
+    both = 0 < len(offline) < len(evaluations)
+    shown = evaluations[offline[-1] if both else 0 :]
     return {
         "env_steps": [record["env_steps"] for record in shown],
         "online_updates": [record["online_updates"] for record in shown],

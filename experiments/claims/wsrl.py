@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.claims import Claim, Curves, Finding, greater
+from experiments.claims import Claim, Curves, Finding, final_scores, greater
 
 WINDOW = 1_000  # environment steps after the first update, a third of those that WSRL learns from
 MARGIN = 5.0  # points of success that count as no loss: one of 20 evaluation episodes
@@ -41,15 +41,10 @@ def rise_of_error(run: dict[str, Any]) -> float:
     return max(in_window(run, "offline_td_errors")) / run["offline_td_errors"][0]
 
 
-def final_score(run: dict[str, Any]) -> float:
-    """Mean of the last three evaluations."""
-    return float(np.mean(run["scores"][-3:]))
-
-
 def judge(curves: Curves) -> list[Finding]:
     """The two parts of the claim; seeds are paired, since variants of one seed share the offline agent."""
     losses = {name: np.array([loss_at_switch(run) for run in runs]) for name, runs in curves.items() if name != "rlpd"}
-    finals = {name: np.array([final_score(run) for run in runs]) for name, runs in curves.items()}
+    finals = {name: final_scores(runs) for name, runs in curves.items()}
     findings = [
         greater(
             "WSRL does not lose its offline performance at the switch",

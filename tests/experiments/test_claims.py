@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments.claims import claims, greater
+from experiments.claims import areas, claims, final_scores, greater, within
 from experiments.claims.__main__ import BEGIN, END, main, readme_table, update_readme
-from experiments.claims.wsrl import final_score, learning_starts, loss_at_switch, rise_of_error
+from experiments.claims.wsrl import learning_starts, loss_at_switch, rise_of_error
 from experiments.config import compose
 
 RUN = {
@@ -22,7 +22,25 @@ def test_loss_at_the_switch_by_hand():
     assert learning_starts(RUN) == 1000
     assert loss_at_switch(RUN) == pytest.approx(80.0 - 67.5)  # the mean of 60, 50, 70 and 90: steps 1000 to 2000
     assert rise_of_error(RUN) == pytest.approx(4.0)  # 8 over 2; the 20 lies outside the window
-    assert final_score(RUN) == pytest.approx((70.0 + 90.0 + 95.0) / 3)
+
+
+def test_summaries_by_hand():
+    np.testing.assert_allclose(final_scores([RUN, RUN]), [(70.0 + 90.0 + 95.0) / 3] * 2)
+    line = {"env_steps": [0, 100, 300], "scores": [0.0, 10.0, 30.0]}
+    np.testing.assert_allclose(areas([line]), [(500.0 + 4000.0) / 300.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.95, 1.0, 1.02], "holds"),
+        ([0.5, 0.6, 0.55], "does not hold"),
+        ([1.5, 1.6, 1.4], "does not hold"),
+        ([0.5, 1.0, 1.3], "inconclusive"),
+    ],
+)
+def test_values_within_bounds(values, verdict):
+    assert within("a", "b", np.array(values), 0.9, 1.1).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -40,7 +58,7 @@ def test_verdicts(differences, margin, verdict):
     assert finding.low <= finding.value <= finding.high
 
 
-@pytest.mark.parametrize("name", ["wsrl"])
+@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl"])
 def test_every_variant_is_a_valid_run(name):
     claim = claims()[name]
     for overrides in claim.variants.values():
