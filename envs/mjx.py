@@ -1,10 +1,9 @@
 """HalfCheetah, Hopper, Walker2d and Ant in JAX: Gymnasium's v5 robots stepped by MJX, by the hundred on an accelerator.
 
-One functional interface, which compiles, scans and vmaps:
+They have the interface of `envs.functional`, whose `rollout` steps many of them in one compiled call:
 
     env = make_mjx("Ant-v5")
-    states, observations = jax.vmap(env.reset)(keys)
-    states, observations, rewards, terminated, truncated = jax.vmap(env.step)(states, actions, keys)
+    running, rows = rollout(env, policy, key, num_envs=1024, num_steps=100)
 
 Models are Gymnasium's own files with their own solver settings; observation, reward, termination and the noise of
 resets are v5's defaults. How near one step in float32 comes to Gymnasium's stands in `docs/environments.md`. On a CPU
@@ -26,6 +25,7 @@ import numpy as np
 from flax import struct
 
 from envs.extras import import_extra, make_gymnasium
+from envs.functional import Continuous, StepResult
 from hybridrl.errors import ConfigError
 
 HORIZON = 1000
@@ -119,9 +119,9 @@ class MJXRobot(struct.PyTreeNode):
         return self.model.nq - skipped + self.model.nv + forces
 
     @property
-    def action_dim(self) -> int:
-        """Width of an action; the actuators clip its entries to [-1, 1]."""
-        return self.model.nu
+    def actions(self) -> Continuous:
+        """Entries in [-1, 1]; the actuators clip others."""
+        return Continuous(self.model.nu)
 
     @property
     def horizon(self) -> int:
@@ -140,13 +140,11 @@ class MJXRobot(struct.PyTreeNode):
             data = mjx.forward(self.model, self.initial.replace(qpos=qpos, qvel=qvel))
         return RobotState(data, jnp.int32(0)), self.observe(data)
 
-    def step(
-        self, state: RobotState, action: jax.Array, key: jax.Array
-    ) -> tuple[RobotState, jax.Array, jax.Array, jax.Array, jax.Array]:
+    def step(self, state: RobotState, action: jax.Array, key: jax.Array) -> StepResult:
         """The next state and observation, the reward `()`, and whether the episode terminated or was truncated.
 
         Args:
-            action: `(action_dim,)`. The control cost is that of the action as it is, before the actuators clip it.
+            action: `(actions.dim,)`. The control cost is that of the action as it is, before the actuators clip it.
             key: not used; the robots are deterministic.
         """
         mjx = _mjx()

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from envs.functional import rollout
 from envs.mjx import HORIZON, ROBOTS, RobotState, _aligned_contact_frames, make_mjx, with_simulation
 from hybridrl.errors import ConfigError, MissingExtraError
 
@@ -101,7 +102,7 @@ def test_observations_and_health_of_given_states(name):
         assert bool(env.healthy(data)) == bool(expected)
         kinds.add(bool(expected))
     assert env.obs_dim == theirs.observation_space.shape[0]
-    assert env.action_dim == theirs.action_space.shape[0]
+    assert env.actions.gymnasium() == theirs.action_space
     assert kinds == ({True} if name == "HalfCheetah-v5" else {True, False})
 
 
@@ -118,15 +119,18 @@ def test_wild_velocities_end_the_episode(name, change):
 
 def test_shapes_of_many_copies():
     env = make_mjx("HalfCheetah-v5")
-    keys = jax.ShapeDtypeStruct((3,), jax.random.key(0).dtype)
-    states, observations = jax.eval_shape(jax.vmap(env.reset), keys)
-    assert observations.shape == (3, 17)
-    found = jax.eval_shape(jax.vmap(env.step), states, jax.ShapeDtypeStruct((3, 6), jnp.float32), keys)
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found[0]) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), states
-    )
-    assert [leaf.shape for leaf in found[1:]] == [(3, 17), (3,), (3,), (3,)]
-    assert [leaf.dtype for leaf in found[1:]] == [jnp.float32, jnp.float32, jnp.bool_, jnp.bool_]
+
+    def policy(states, observations, key):
+        return env.actions.sample(key, len(observations))
+
+    run = functools.partial(
+        rollout, policy=policy, num_envs=3, num_steps=2
+    )  # states keep shapes and dtypes, or it fails
+    _, rows = jax.eval_shape(lambda key: run(env, key=key), jax.random.key(0))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(rows)]
+    assert shapes == [(2, 3, 17), (2, 3, 6), (2, 3), (2, 3), (2, 3), (2, 3, 17)]
+    assert rows.rewards.dtype == jnp.float32
+    assert rows.terminations.dtype == rows.truncations.dtype == jnp.bool_
 
 
 def test_contacts_of_upright_capsules_have_mujoco_s_tangents():
