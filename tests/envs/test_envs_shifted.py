@@ -225,6 +225,14 @@ def test_name_says_the_gap():
     assert pickle.loads(pickle.dumps(task)).simulator.keywords == task.simulator.keywords
 
 
+def test_gaps_of_d4rl_s_tasks():
+    task = envs.make_task("halfcheetah-medium-v2+d4rl+gravity2")
+    assert task.name == "halfcheetah-medium-v2+d4rl+gravity2"
+    assert task.dataset == envs.make_task("halfcheetah-medium-v2+d4rl").dataset
+    assert task.simulator.keywords["gap"] == GRAVITY
+    assert envs.make_task("ant-medium-v2+mass1.5").simulator is not None
+
+
 def test_the_evaluated_environment_has_no_gap():
     task = envs.make_task(f"{TASK}+friction0.3+mass1.5")
     real = envs.make_env(task, 0)
@@ -247,7 +255,7 @@ def test_the_evaluated_environment_has_no_gap():
         (f"{TASK}+noise1+noise1", "'noise' is given twice"),
         ("pointmaze-umaze-v2+gravity2", "gaps exist for HalfCheetah, Hopper, Walker2d, Ant"),
         ("family/hopper-param/0-v0+gravity2", "gaps exist for HalfCheetah, Hopper, Walker2d, Ant"),
-        ("local/hoper-medium-v0+gravity2", "did you mean 'local/hopper-medium-v0'"),
+        ("local/hoper-medium-v0+gravity2", r"did you mean 'local/hopper-medium-v0\+gravity2'"),
     ],
 )
 def test_mistakes_in_names_are_told(name, message):
