@@ -138,6 +138,7 @@ class MJXRobot(struct.PyTreeNode):
         qvel = self.initial.qvel + noise * draw(velocity_key, (self.model.nv,))
         with _aligned_contact_frames():
             data = mjx.forward(self.model, self.initial.replace(qpos=qpos, qvel=qvel))
+        data = data.replace(qpos=qpos)  # MJX normalises quaternions here, MuJoCo at the first step
         return RobotState(data, jnp.int32(0)), self.observe(data)
 
     def step(self, state: RobotState, action: jax.Array, key: jax.Array) -> StepResult:

@@ -15,10 +15,11 @@ from envs.mjx import HORIZON, ROBOTS, RobotState, _aligned_contact_frames, make_
 from hybridrl.errors import ConfigError, MissingExtraError
 
 NUM_STATES = 50
-# After one step in float32: largest error of an observation entry and of the reward. Measured: 2.8e-4, 6.2e-6, 9.8e-5
-# and 5.3e-5 on observations, whose entries go up to about 30, and at most 3.9e-6 on rewards.
+# After one step in float32: largest error of a position or velocity, of a contact force, and of the reward. Measured:
+# docs/environments.md. Contacts are stiff, so that forces are less exact than the motion they cause.
 OBSERVATION_TOLERANCE = {"HalfCheetah-v5": 1e-3, "Hopper-v5": 3e-5, "Walker2d-v5": 3e-4, "Ant-v5": 2e-4}
-REWARD_TOLERANCE = 2e-5
+FORCE_TOLERANCE = 5e-2
+REWARD_TOLERANCE = {"HalfCheetah-v5": 2e-5, "Hopper-v5": 2e-5, "Walker2d-v5": 2e-5, "Ant-v5": 1e-4}
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +59,11 @@ def test_a_step_agrees_with_gymnasium_s(name):
     after, observations, rewards, terminated, truncated = step(states, actions, jax.random.key(0))
     expected = [np.array(column) for column in zip(*results, strict=True)]
     errors = np.abs(observations - expected[0])
-    assert errors.max() < OBSERVATION_TOLERANCE[name], errors.max()
-    assert np.abs(rewards - expected[1]).max() < REWARD_TOLERANCE
+    motion, forces = np.split(errors, [27 if name == "Ant-v5" else env.obs_dim], axis=-1)
+    print(name, motion.max(), forces.max(initial=0.0), np.abs(rewards - expected[1]).max())  # for the documentation
+    assert motion.max() < OBSERVATION_TOLERANCE[name]
+    assert forces.max(initial=0.0) < FORCE_TOLERANCE
+    assert np.abs(rewards - expected[1]).max() < REWARD_TOLERANCE[name]
     np.testing.assert_array_equal(terminated, expected[2])
     np.testing.assert_array_equal(truncated, ~expected[2] & np.asarray(last))
     np.testing.assert_array_equal(after.steps, states.steps + 1)
