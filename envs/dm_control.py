@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from envs.extras import import_envs
+from envs.extras import import_extra
 from envs.shards import run_shards
 from hybridrl.errors import ConfigError
 
@@ -146,7 +146,7 @@ def relabel(domain: str, task: str, rows: Mapping[str, np.ndarray]) -> tuple[np.
 
 @functools.cache
 def _tolerance() -> Any:
-    return import_envs("dm_control.utils.rewards").tolerance
+    return import_extra("dm_control.utils.rewards").tolerance
 
 
 def _rewards(domain: str, tasks: tuple[str, ...], states: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ def _rewards(domain: str, tasks: tuple[str, ...], states: np.ndarray) -> np.ndar
 
 def _load(domain: str) -> Any:
     """The domain's environment; its own task, "walk", gives the model and the random poses that all tasks share."""
-    return import_envs("dm_control.suite").load(domain, "walk", task_kwargs={"random": 0})
+    return import_extra("dm_control.suite").load(domain, "walk", task_kwargs={"random": 0})
 
 
 def _flat(observation: Any) -> np.ndarray:

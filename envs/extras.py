@@ -18,22 +18,26 @@ from numpy.random import mtrand
 from hybridrl.errors import MissingExtraError
 
 
-def import_envs(package: str) -> Any:
-    """An optional environment package, imported now.
+def import_extra(package: str, extra: str = "envs") -> Any:
+    """A package that the extra of this name brings, imported now.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # one prints a notice on import
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),  # some print notices on import
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")  # deprecations, and dm_control's complaint that there is no screen
             return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != package.partition(".")[0]:
+        if error.name not in (package, package.partition(".")[0]):
             raise  # it is there and something else is not
         raise MissingExtraError(
             f"this task needs the package {package!r}, which is not installed; "
-            'expected the extra "envs"; run: pip install "hybridrl[envs]"'
+            f'expected the extra "{extra}"; run: pip install "hybridrl[{extra}]"'
         ) from error
 
 
@@ -42,7 +46,7 @@ def make_gymnasium(env_id: str, package: str | None = None, **kwargs: Any) -> An
     import gymnasium
 
     if package is not None:
-        gymnasium.register_envs(import_envs(package))
+        gymnasium.register_envs(import_extra(package))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", module="glfw")  # on import, where there is no display

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -16,6 +17,11 @@ from hybridrl.task import Task
 
 class EnvironmentFault(HybridRLError, RuntimeError):
     """An environment returned what no learner should see: NaN, infinity or another shape."""
+
+
+def make_bare(task: Task) -> Any:
+    """The environment the task is evaluated in, as its package gives it."""
+    return task.make(task) if task.make is not None else gymnasium.make(task.env_id, **dict(task.env_kwargs))
 
 
 class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -33,6 +39,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     Args:
         task: what to build.
         seed: a non-negative integer.
+        make: builds the bare environment; None means as the task says.
 
     Raises:
         ConfigError: a negative seed, or an environment whose actions are not a bounded vector.
@@ -40,7 +47,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
 
-    def __init__(self, task: Task, seed: int) -> None:
+    def __init__(self, task: Task, seed: int, make: Callable[[Task], Any] | None = None) -> None:
         if seed < 0:
             raise ConfigError(f"task {task.name!r}: seed {seed}; expected a non-negative integer")
         self.task = task
@@ -49,9 +56,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._episode, self._step, self._running = -1, 0, False
         self._reseed(seed)
         with self._private_globals():
-            self.env = (
-                task.make(task) if task.make is not None else gymnasium.make(task.env_id, **dict(task.env_kwargs))
-            )
+            self.env = (make or make_bare)(task)
             first, _ = self.env.reset(seed=self._env_seed)
         space = self.env.action_space
         if not isinstance(space, Box) or len(space.shape) != 1 or not np.isfinite([space.low, space.high]).all():

@@ -70,6 +70,8 @@ class RunConsole:
             return
         self.notice(f"hybridrl  algo={config.algo}  task={config.task}  seed={config.seed}  scale={config.scale}")
         self.notice("  " + scale_note(config, task))
+        if task.simulator is not None:
+            self.notice("  online phases interact with the task's simulator; evaluation is in its real environment")
         for phase in phases:
             unit = "updates" if phase.offline else "environment steps"
             details = []

@@ -89,6 +89,7 @@ def _tasks() -> str:
     grouped: dict[str, list[str]] = {}
     ogbench: dict[str, list[str]] = {}
     d4rl: dict[str, dict[str, list[str]]] = {}  # environment -> version -> kinds of data
+    families: dict[str, int] = {}  # name without the number -> how many
     for name in task_names():
         task = make_task(name)
         if task.dataset is not None and task.dataset.format == "ogbench":
@@ -107,6 +108,10 @@ def _tasks() -> str:
             stem, _, kind = short.rpartition("-") if reward_free else short.partition("-")
             grouped.setdefault(stem, []).append(kind)
             continue
+        if name.startswith("family/"):
+            stem = name.rpartition("/")[0]
+            families[stem] = families.get(stem, 0) + 1
+            continue
         lines.append(f"  task={name}".ljust(66) + _task_text(task))
     lines += [f"  task={stem}-{{{','.join(kinds)}}}-v0" for stem, kinds in grouped.items()]
     lines += [  # of these names alone there are hundreds
@@ -114,6 +119,12 @@ def _tasks() -> str:
         "  to reach any goal it is nothing or -oraclerep; visual-... has pixels; more in docs/datasets.md",
         *(f"    {environment}-{{{','.join(kinds)}}}" for environment, kinds in ogbench.items()),
         "  Minari: task=minari/<dataset id>, such as minari/D4RL/door/human-v2; more in docs/datasets.md",
+        *(
+            f"  task={stem}/0-v0 to {count - 1}-v0".ljust(66) + "one task of a family for meta-learning, no dataset"
+            for stem, count in families.items()
+        ),
+        "  HalfCheetah, Hopper, Walker2d, Ant: task=<task>+gravity2, +friction0.3, +noise1 or +mass1.5 goes online in",
+        "  a simulator that differs by so much; more in docs/environments.md",
     ]
     for env, versions in d4rl.items():
         lines.append(f"  task={env}-KIND-VERSION".ljust(66) + "D4RL; with +d4rl behind, its own episode ends")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import signal
 import threading
@@ -116,11 +117,12 @@ def _execute(config: RunConfig, command: list[str], console: RunConsole) -> Outc
             phases,
             task,
             dataset,
-            lambda seed: make_env(task, seed),
+            functools.partial(make_env, task),
             folder,
             config.seed,
             config.loop_settings(),
             console,
+            None if task.simulator is None else functools.partial(make_env, task, simulator=True),
         )
         source = None if dataset is None else dataclasses.asdict(dataset.source) | dataset.summary()
         results.write_start(config, command, source, source_run)

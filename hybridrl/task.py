@@ -93,6 +93,9 @@ class Task:
         score_range: raw returns that count as 0 and 100; None makes the score the success rate in per cent.
         score_label: what to call the score, e.g. "D4RL-style normalised return" where the env's version differs.
         action_clip: actions are clipped to [-action_clip, action_clip], so that their log-density stays finite.
+        make: builds the bare environment; None means `gymnasium.make(env_id)`.
+        simulator: builds the bare environment that training interacts with where that is not the one the agent is
+            evaluated in, such as a simulator of a real robot; None where they are the same.
     """
 
     name: str
@@ -113,7 +116,8 @@ class Task:
     score_range: tuple[float, float] | None = None
     score_label: str = "success rate (%)"
     action_clip: float = 0.99999
-    make: Callable[[Task], Any] | None = None  # builds the bare environment; None means gymnasium.make(env_id)
+    make: Callable[[Task], Any] | None = None
+    simulator: Callable[[Task], Any] | None = None
 
     def __post_init__(self) -> None:
         """Reject records that contradict themselves."""

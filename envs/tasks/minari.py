@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from envs.extras import import_envs, make_gymnasium
+from envs.extras import import_extra, make_gymnasium
 from hybridrl.errors import ConfigError, DatasetError
 from hybridrl.task import DatasetSpec, Task
 
@@ -120,7 +120,7 @@ def make_recorded(task: Task) -> Any:
     package = None
     if task.env_id not in gymnasium.registry:
         package = "gymnasium_robotics"
-        gymnasium.register_envs(import_envs(package))
+        gymnasium.register_envs(import_extra(package))
     spec = gymnasium.registry.get(task.env_id)
     if spec is None or not str(spec.entry_point).startswith(_REGISTRARS):
         raise ConfigError(

@@ -116,9 +116,10 @@ class Loop:
         phases: what to do.
         task: on what.
         dataset: offline data; may be None if no phase needs any.
-        make_env: builds the task's environment for a seed.
+        make_env: builds the task's environment for a seed; evaluation happens there.
         folder: for checkpoints and logs.
         seed: of everything random.
+        make_simulator: builds the environment that online phases interact with, where it is not the evaluated one.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Loop:
         seed: int,
         settings: LoopSettings,
         watcher: Watcher,
+        make_simulator: Callable[[int], Any] | None = None,
     ) -> None:
         needing = [phase.name for phase in phases if phase.needs_dataset]
         if dataset is None and needing:
@@ -138,7 +140,8 @@ class Loop:
                 f"phase {needing[0]!r} trains on offline data and task {task.name!r} has none; choose another task"
             )
         self.phases, self.task, self.settings, self.watcher = phases, task, settings, watcher
-        self._make_env, self._folder, self._seed = make_env, folder, seed
+        self._make_training_env = make_simulator or make_env
+        self._folder, self._seed = folder, seed
         self._key = jax.random.key(seed)
         self._eval_envs = [make_env(0) for _ in range(settings.eval_envs)]
         space = self._eval_envs[0]
@@ -238,7 +241,7 @@ class Loop:
     def _interact(self, phase: Phase, end: int) -> None:
         """Environment steps until `end`, in an environment of its own."""
         phase_key = self._phase_key()
-        env = self._make_env(self._derived_seed("train", self.progress.phase, self.progress.done))
+        env = self._make_training_env(self._derived_seed("train", self.progress.phase, self.progress.done))
         recorder = EpisodeRecorder(self.settings.discount, self.task.failure_reward)
         policy, carry, observation = self._begin_episode(phase, env)
         pending: list[dict[str, jax.Array]] = []

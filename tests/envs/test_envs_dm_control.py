@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from envs import dm_control
-from envs.extras import import_envs
+from envs.extras import import_extra
 from hybridrl.errors import ConfigError
 
 SIZES = {"walker": (24, 6, 18), "quadruped": (78, 12, 57)}
@@ -19,7 +19,7 @@ def walk(request):
     domain = request.param
     env = envs.make_env(envs.make_task(f"dmc/{domain}-walk-v0"), 0)
     actions = np.random.default_rng(0).uniform(-0.99, 0.99, (30, SIZES[domain][1])).astype(np.float32)
-    suite = import_envs("dm_control.suite").load(domain, "walk", task_kwargs={"random": 7})
+    suite = import_extra("dm_control.suite").load(domain, "walk", task_kwargs={"random": 7})
     expected = [suite.reset()]
     observations, rewards, states = [env.reset(seed=7)[0]], [], [dm_control.simulator_state(env)]
     spec = suite.action_spec()

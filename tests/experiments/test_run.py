@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 from command_line import TINY
 
-from experiments import results
+from experiments import results, runner
 from experiments.config import compose
 from hybridrl.checkpoint import Checkpoints
 from hybridrl.disk import FolderLock
@@ -211,3 +212,27 @@ def test_starting_is_quick():
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "experiments.run", "algo=wsrk"], capture_output=True, check=False)
     assert time.monotonic() - started < 3.0
+
+
+def test_a_run_goes_online_in_its_task_s_simulator(monkeypatch, tmp_path):
+    class Built(Exception):
+        pass
+
+    class FakeLoop:
+        def __init__(self, phases, task, dataset, make_env, folder, seed, settings, watcher, make_simulator):
+            real, simulator = make_env(0), None if make_simulator is None else make_simulator(0)
+            gravity.append(
+                [None if env is None else env.env.unwrapped.model.opt.gravity[2] for env in (real, simulator)]
+            )
+            raise Built
+
+    gravity = []
+    data = types.SimpleNamespace(source=types.SimpleNamespace(origin="test"))
+    data.summary = lambda: {"rows": 1.0, "episodes": 1.0, "mean_episode_length": 1.0}
+    monkeypatch.setattr(runner, "Loop", FakeLoop)
+    monkeypatch.setattr(runner.datasets, "load", lambda task, discount: data)
+    for name in ("local/hopper-medium-v0", "local/hopper-medium-v0+gravity2"):
+        config = compose([f"task={name}", f"root={tmp_path}"])
+        assert name in str(config.folder())
+        assert runner.execute(config, []).code == runner.INTERNAL
+    assert gravity == [[-9.81, None], [-9.81, -19.62]]

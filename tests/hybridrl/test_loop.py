@@ -20,6 +20,7 @@ from algorithms import (
     WSRLAgent,
     WSRLConfig,
 )
+from envs.probe import ProbeEnv
 from hybridrl.datasets import Dataset, Steps
 from hybridrl.errors import ConfigError, DivergenceError
 from hybridrl.logger import read_lines
@@ -407,3 +408,53 @@ def test_settings_that_cannot_work_are_named():
         LoopSettings(log_every=10, checkpoint_every=15)
     with pytest.raises(ConfigError, match="eval_envs=0"):
         LoopSettings(eval_envs=0)
+
+
+class Recorded:
+    """An environment that notes what it is asked to do."""
+
+    def __init__(self, env, log):
+        self.env, self.log = env, log
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def step(self, action):
+        found = self.env.step(action)
+        self.log.append((np.array(action), found[0], found[1]))
+        return found
+
+
+class Slippery(ProbeEnv):
+    """The reach in reverse: a simulator so wrong that what happens there can be told from what happens here."""
+
+    def step(self, action):
+        return super().step(-np.asarray(action))
+
+
+def test_interaction_is_in_the_simulator_and_evaluation_in_the_real_environment(tmp_path):
+    task = dataclasses.replace(TASK, simulator=lambda task: Slippery(task.env_id))
+    real, simulated = [], []
+    loop = Loop(
+        PHASES,
+        task,
+        dataset(),
+        lambda seed: Recorded(envs.make_env(task, seed), real),
+        tmp_path,
+        0,
+        SETTINGS,
+        Watcher(),
+        lambda seed: Recorded(envs.make_env(task, seed, simulator=True), simulated),
+    )
+    OPENED.append(loop)
+    loop.run()
+    assert len(simulated) == WARMUP + 40
+    assert len(real) == sum(sum(record["episodes"]["lengths"]) for record in loop.evaluations())
+    stored = loop.buffer.storage
+    actions, observations, rewards = (np.array(column) for column in zip(*simulated, strict=True))
+    np.testing.assert_array_equal(stored.actions[: len(simulated)], np.clip(actions, -0.99999, 0.99999))
+    np.testing.assert_array_equal(stored.next_observations[: len(simulated)], observations)
+    np.testing.assert_array_equal(stored.rewards[: len(simulated)], rewards.astype(np.float32))
+    moves = stored.next_observations - stored.observations
+    inside = np.abs(observations[:, 0]) < 1.0
+    np.testing.assert_allclose(moves[: len(simulated)][inside], -0.2 * actions[inside], atol=1e-6)
