@@ -15,9 +15,9 @@ from hybridrl.types import Metrics
 
 
 @functools.lru_cache
-def adam(learning_rate: float) -> optax.GradientTransformation:
+def adam(learning_rate: float, beta1: float = 0.9) -> optax.GradientTransformation:
     """Adam with its usual moments. Cached, so that agents of different seeds share one compilation."""
-    return optax.adam(learning_rate)
+    return optax.adam(learning_rate, b1=beta1)
 
 
 class Model(struct.PyTreeNode):
@@ -33,9 +33,11 @@ class Model(struct.PyTreeNode):
     name: str = struct.field(pytree_node=False)  # the part of the agent it is: prefixes its metrics
 
     @classmethod
-    def create(cls, name: str, module: nn.Module, key: jax.Array, *inputs: Any, learning_rate: float) -> Self:
-        """Initialise `module` on example `inputs`, to be trained by Adam."""
-        optimizer = adam(learning_rate)
+    def create(
+        cls, name: str, module: nn.Module, key: jax.Array, *inputs: Any, learning_rate: float, beta1: float = 0.9
+    ) -> Self:
+        """Initialise `module` on example `inputs`, to be trained by Adam with decay `beta1` of the first moment."""
+        optimizer = adam(learning_rate, beta1)
         params = _init(module, key, *inputs)
         return cls(params=params, opt_state=optimizer.init(params), module=module, optimizer=optimizer, name=name)
 
@@ -54,6 +56,10 @@ class Model(struct.PyTreeNode):
         """One optimiser step along given gradients."""
         updates, opt_state = self.optimizer.update(gradients, self.opt_state, self.params)
         return self.replace(params=optax.apply_updates(self.params, updates), opt_state=opt_state)
+
+    def restarted(self) -> Self:
+        """The same parameters with a fresh optimiser state."""
+        return self.replace(opt_state=self.optimizer.init(self.params))
 
     def tick(self) -> Self:
         """An optimiser step with zero gradients, which Adam's momentum turns into movement.
