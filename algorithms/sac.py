@@ -33,7 +33,7 @@ class SACConfig:
     critic_hidden_dims: tuple[int, ...] = (256, 256)
     actor_layer_norm: bool = True
     critic_layer_norm: bool = True
-    initializer: str = "orthogonal"  # or "xavier_uniform" or "torch_uniform"
+    initializer: str = "orthogonal"  # or "xavier_uniform" or "fan_in"
     last_hidden_gain: float | None = None  # orthogonal gain of the last hidden layers; None: sqrt(2)
     output_gain: float | None = None  # Xavier-uniform gain of the output layers; None: the initializer's own
     std_kind: str = "state"  # or "free": one vector for all states; "scaled": with trained log-std scale and offset
@@ -63,7 +63,7 @@ class SACConfig:
             "std_kind": ("state", "scaled", "free"),
             "temperature_parameterization": ("softplus", "exp"),
             "temperature_objective": ("value", "log"),
-            "initializer": ("orthogonal", "xavier_uniform", "torch_uniform"),
+            "initializer": ("orthogonal", "xavier_uniform", "fan_in"),
         }.items():
             if getattr(self, field) not in allowed:
                 raise ConfigError(f"{field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}")
@@ -217,9 +217,7 @@ class SACAgent(struct.PyTreeNode):
         temperature, temperature_metrics = self.temperature.minimize(entropy_loss)
         return self.replace(actor=actor, temperature=temperature), actor_metrics | temperature_metrics
 
-    def actor_loss(
-        self, batch: Transitions, key: jax.Array, critic: Model, params: Any
-    ) -> tuple[jax.Array, Metrics]:
+    def actor_loss(self, batch: Transitions, key: jax.Array, critic: Model, params: Any) -> tuple[jax.Array, Metrics]:
         """Mean of `temperature * log pi - Q` over the batch, at `params` of the actor."""
         actions, log_probs = self.actor(batch.observations, params=params).sample_with_log_prob(key)
         q = critic(batch.observations, actions)

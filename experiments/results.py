@@ -221,7 +221,8 @@ def speeds(run: Run) -> dict[str, dict[str, float]]:
     found = {}
     for phase, values in rates.items():
         rate = statistics.median(values)
-        updates = 1 if phase == "offline" else run.config["schedule"]["updates_per_step"]
+        schedule = run.config["schedule"]
+        updates = 1 if phase == "offline" else schedule["updates_per_step"] / schedule.get("update_every", 1)
         critics = 1 if phase == "offline" else critic_updates
         found[phase] = {
             "per_second": rate,

@@ -19,7 +19,7 @@ def soft_policy_loss(log_probs: jax.Array, q: jax.Array, entropy_temperature: ja
 
 
 def log_temperature_loss(entropy_temperature: jax.Array, entropy: jax.Array, target_entropy: float) -> jax.Array:
-    """`log(temperature) * (H - target)`, `()`: the form of many PyTorch codes. Its step ignores the temperature's size."""
+    """`log(temperature) * (H - target)`, `()`: many PyTorch codes' form, whose slope in the log has no temperature."""
     return jnp.log(entropy_temperature) * (jax.lax.stop_gradient(entropy) - target_entropy)
 
 
