@@ -3,7 +3,10 @@
 from algorithms.bc import BCAgent, BCConfig
 from algorithms.calql import CalQLAgent, CalQLConfig
 from algorithms.cql import CQLAgent, CQLConfig, PenaltyConfig
+from algorithms.darc import DARCAgent, DARCConfig
+from algorithms.dynamics import DiscriminatorConfig
 from algorithms.fql import FQLAgent, FQLConfig
+from algorithms.h2o import H2OAgent, H2OChoices, H2OConfig
 from algorithms.iql import IQLAgent, IQLConfig
 from algorithms.rebrac import ReBRACAgent, ReBRACConfig
 from algorithms.rlpd import RLPDAgent, RLPDConfig
@@ -17,6 +20,9 @@ AGENTS = {
     "calql": CalQLAgent,
     "rlpd": RLPDAgent,
     "wsrl": WSRLAgent,
+    "h2o": H2OAgent,
+    "darc": DARCAgent,
+    "darcplus": DARCAgent,
     "bc": BCAgent,
     "td3bc": TD3BCAgent,
     "iql": IQLAgent,
@@ -32,8 +38,14 @@ __all__ = [
     "CQLConfig",
     "CalQLAgent",
     "CalQLConfig",
+    "DARCAgent",
+    "DARCConfig",
+    "DiscriminatorConfig",
     "FQLAgent",
     "FQLConfig",
+    "H2OAgent",
+    "H2OChoices",
+    "H2OConfig",
     "IQLAgent",
     "IQLConfig",
     "PenaltyConfig",

@@ -34,7 +34,7 @@ def bias_init(kind: str) -> nn.initializers.Initializer:
 def head_inits(kind: str, edac_bound: float, gain: float | None = None) -> dict[str, Any]:
     """Keyword arguments of the output layer's `nn.Dense`.
 
-    "edac" draws kernel and bias within `edac_bound`; a `gain` makes the kernel Xavier-uniform times it, whatever the kind.
+    "edac" draws kernel and bias within `edac_bound`. With a `gain` the kernel is Xavier-uniform times it, of any kind.
     """
     if gain is not None:
         return {"kernel_init": nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")}

@@ -44,8 +44,8 @@ def insert_and_update(
 ) -> tuple[AgentT, ReplayBuffer, Metrics]:
     """Append `count` rows of `batch`, then make the phase's updates, the first of them the phase's `first_update`-th.
 
-    Agent and buffer are donated. With `offline_ratio` 0 mixed batches do not touch the offline data. With a `lookahead` the
-    buffer's rows are sampled with what followed them; the offline sampler must give batches of the same kind.
+    Agent and buffer are donated. With `offline_ratio` 0 mixed batches do not touch the offline data. With a `lookahead`
+    the buffer's rows are sampled with what followed them; the offline sampler must give batches of the same kind.
 
     Returns:
         The agent, the buffer, and metrics averaged over the updates.
