@@ -8,6 +8,7 @@ from algorithms.dynamics import DiscriminatorConfig
 from algorithms.fql import FQLAgent, FQLConfig
 from algorithms.h2o import H2OAgent, H2OChoices, H2OConfig
 from algorithms.iql import IQLAgent, IQLConfig
+from algorithms.moorl import MOORLAgent, MOORLConfig
 from algorithms.rebrac import ReBRACAgent, ReBRACConfig
 from algorithms.rlpd import RLPDAgent, RLPDConfig
 from algorithms.sac import SACAgent, SACConfig
@@ -28,6 +29,9 @@ AGENTS = {
     "iql": IQLAgent,
     "rebrac": ReBRACAgent,
     "fql": FQLAgent,
+    "moorl": MOORLAgent,
+    "mixedsac": MOORLAgent,
+    "lookaheadsac": MOORLAgent,
 }
 
 __all__ = [
@@ -48,6 +52,8 @@ __all__ = [
     "H2OConfig",
     "IQLAgent",
     "IQLConfig",
+    "MOORLAgent",
+    "MOORLConfig",
     "PenaltyConfig",
     "RLPDAgent",
     "RLPDConfig",

@@ -23,6 +23,9 @@ ALGORITHMS = {
     "h2o": "SAC on a simulator, weighted by the dynamics gap to real data (Niu et al. 2022, arXiv 2206.13464)",
     "darc": "SAC on a simulator, rewards corrected by the dynamics gap (Eysenbach et al. 2021, arXiv 2006.13916)",
     "darcplus": "DARC whose critic learns from the real data too (as in Niu et al. 2022)",
+    "moorl": "Reptile on SAC, offline and online data as its two tasks (Chaudhary et al. 2025, arXiv 2506.09574)",
+    "mixedsac": "MOORL's control: as many SAC updates, each on half offline, half online rows",
+    "lookaheadsac": "MOORL's control: its inner steps and meta rate (Lookahead), but mixed batches",
     "sac": "SAC from scratch with 10 critics and 4 updates a step, no offline data (Haarnoja et al. 2018, as in WSRL)",
 }
 

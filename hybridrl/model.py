@@ -50,7 +50,7 @@ class Model(struct.PyTreeNode):
         """One optimiser step on `loss(params) -> (scalar, metrics)`; the metrics gain `<name>/grad_norm`."""
         gradients, metrics = jax.grad(loss, has_aux=True)(self.params)
         model = self.apply_gradients(gradients)
-        return model, metrics | {f"{self.name}/grad_norm": _norm(gradients)}
+        return model, metrics | {f"{self.name}/grad_norm": tree_norm(gradients)}
 
     def apply_gradients(self, gradients: Any) -> Self:
         """One optimiser step along given gradients."""
@@ -87,11 +87,12 @@ def _init(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:
     return module.init(key, *inputs)
 
 
-def _norm(tree: Any) -> jax.Array:
+def tree_norm(tree: Any) -> jax.Array:
+    """The Euclidean norm `()` of all entries of a pytree."""
     return jax.numpy.sqrt(sum(jax.numpy.sum(jax.numpy.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def polyak_update(params: Any, target_params: Any, rate: float) -> Any:
+def polyak_update(params: Any, target_params: Any, rate: float | jax.Array) -> Any:
     """Targets moved towards `params`: `rate * params + (1 - rate) * target_params`."""
     return optax.incremental_update(params, target_params, rate)
 

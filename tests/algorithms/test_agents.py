@@ -17,6 +17,7 @@ from algorithms import (
     FQLConfig,
     H2OConfig,
     IQLConfig,
+    MOORLConfig,
     PenaltyConfig,
     ReBRACConfig,
     RLPDConfig,
@@ -26,9 +27,10 @@ from algorithms import (
 )
 from algorithms.darc import DARC_SAC
 from algorithms.h2o import H2O_SAC
+from algorithms.moorl import MOORL_SAC
 from algorithms.rlpd import RLPD_SAC
 from hybridrl.checkpoint import Checkpoints
-from hybridrl.types import SourcedBatch, Transitions
+from hybridrl.types import SourceBlock, SourcedBatch, Transitions
 
 JOINT = dataclasses.replace(TINY, critic_updates=1, num_backup_actions=2)
 PENALTY = PenaltyConfig(num_actions=2)
@@ -45,12 +47,19 @@ CONFIGS = {
     "h2o": H2OConfig(dataclasses.replace(H2O_SAC, **FOUR_WIDE), DISCRIMINATOR),
     "darc": DARCConfig(dataclasses.replace(DARC_SAC, **FOUR_WIDE), DISCRIMINATOR),
     "darcplus": DARCConfig(dataclasses.replace(DARC_SAC, **FOUR_WIDE), DISCRIMINATOR, critic_on_real=True),
+    "moorl": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2, act_with="adapted"),
+    "mixedsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2, meta_rate=1.0),
+    "lookaheadsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2),
 }
+BLOCKS = ("moorl", "mixedsac", "lookaheadsac")
 BY_SOURCE = ("h2o", "darc", "darcplus")
 
 
 def rows_for(name, seed=0):
     """What an update of the agent takes."""
+    if name in BLOCKS:
+        rows = jax.tree.map(lambda *fields: jnp.stack(fields), batch(8, 2 * seed), batch(8, 2 * seed + 1))
+        return SourceBlock(transitions=rows, offline_share=jnp.float32(seed % 2))
     return sourced(seed) if name in BY_SOURCE else batch(8, seed)
 
 
@@ -85,7 +94,7 @@ def test_every_agent_is_tested_here():
     assert set(CONFIGS) == set(AGENTS)
 
 
-@pytest.mark.parametrize("name", slow_if("darcplus"))
+@pytest.mark.parametrize("name", slow_if("darcplus", "mixedsac", "lookaheadsac"))
 def test_agent(name, tmp_path):
     """Everything that one compiled update can show."""
     # Same key, same result; another key, another one; the old agent is left as it was.
@@ -202,6 +211,9 @@ LEARNERS = {
     "h2o": H2OConfig(learns(H2O_SAC), DISCRIMINATOR),
     "darc": DARCConfig(learns(DARC_SAC), DISCRIMINATOR),
     "darcplus": DARCConfig(learns(DARC_SAC), DISCRIMINATOR, critic_on_real=True),
+    "moorl": MOORLConfig(learns(MOORL_SAC), inner_steps=2),
+    "mixedsac": MOORLConfig(learns(MOORL_SAC), inner_steps=2, meta_rate=1.0),
+    "lookaheadsac": MOORLConfig(learns(MOORL_SAC), inner_steps=2),
 }
 
 
@@ -236,6 +248,9 @@ def test_agent_solves_the_probes(name):
             if name in BY_SOURCE:  # a simulator without a gap
                 keys, count = jax.random.split(key), 32 + DISCRIMINATOR.batch_size
                 return agent.update(SourcedBatch(draw(keys[0], count), draw(keys[1], count)))[0], None
+            if name in BLOCKS:
+                rows = jax.tree.map(lambda field: field.reshape(2, 32, *field.shape[1:]), draw(key, 64))
+                return agent.update(SourceBlock(transitions=rows, offline_share=jnp.float32(1.0)))[0], None
             return agent.update(draw(key))[0], None
 
         return jax.lax.scan(step, agent, jax.random.split(jax.random.key(1), UPDATES))[0]
