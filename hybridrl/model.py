@@ -78,7 +78,7 @@ def minimize_together(
     itself, that equals one Adam over all of them at the same rate.
     """
     gradients, metrics = jax.grad(loss, has_aux=True)({role: model.params for role, model in models.items()})
-    norms = {f"{model.name}/grad_norm": _norm(gradients[role]) for role, model in models.items()}
+    norms = {f"{model.name}/grad_norm": tree_norm(gradients[role]) for role, model in models.items()}
     return {role: model.apply_gradients(gradients[role]) for role, model in models.items()}, metrics | norms
 
 
