@@ -3,8 +3,12 @@
 from algorithms.bc import BCAgent, BCConfig
 from algorithms.calql import CalQLAgent, CalQLConfig
 from algorithms.cql import CQLAgent, CQLConfig, PenaltyConfig
+from algorithms.darc import DARCAgent, DARCConfig
+from algorithms.dynamics import DiscriminatorConfig
 from algorithms.fql import FQLAgent, FQLConfig
+from algorithms.h2o import H2OAgent, H2OChoices, H2OConfig
 from algorithms.iql import IQLAgent, IQLConfig
+from algorithms.moorl import MOORLAgent, MOORLConfig
 from algorithms.rebrac import ReBRACAgent, ReBRACConfig
 from algorithms.rlpd import RLPDAgent, RLPDConfig
 from algorithms.rnd import RNDAgent, RNDConfig
@@ -19,11 +23,17 @@ AGENTS = {
     "calql": CalQLAgent,
     "rlpd": RLPDAgent,
     "wsrl": WSRLAgent,
+    "h2o": H2OAgent,
+    "darc": DARCAgent,
+    "darcplus": DARCAgent,
     "bc": BCAgent,
     "td3bc": TD3BCAgent,
     "iql": IQLAgent,
     "rebrac": ReBRACAgent,
     "fql": FQLAgent,
+    "moorl": MOORLAgent,
+    "mixedsac": MOORLAgent,
+    "lookaheadsac": MOORLAgent,
 }
 
 __all__ = [
@@ -34,10 +44,18 @@ __all__ = [
     "CQLConfig",
     "CalQLAgent",
     "CalQLConfig",
+    "DARCAgent",
+    "DARCConfig",
+    "DiscriminatorConfig",
     "FQLAgent",
     "FQLConfig",
+    "H2OAgent",
+    "H2OChoices",
+    "H2OConfig",
     "IQLAgent",
     "IQLConfig",
+    "MOORLAgent",
+    "MOORLConfig",
     "PenaltyConfig",
     "RLPDAgent",
     "RLPDConfig",

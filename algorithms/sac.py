@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hybridrl.errors import ConfigError
-from hybridrl.losses.policy import soft_policy_loss, temperature_loss
+from hybridrl.losses.policy import log_temperature_loss, soft_policy_loss, temperature_loss
 from hybridrl.losses.value import ensemble_backup, squared_td_errors, td_targets
 from hybridrl.model import Model, copy_params, polyak_update
 from hybridrl.networks import CriticEnsemble, PositiveScalar, TanhNormalActor, select_critics
@@ -26,15 +26,17 @@ class SACConfig:
     actor_learning_rate: float = 1e-4
     critic_learning_rate: float = 3e-4
     temperature_learning_rate: float = 1e-4
+    adam_beta1: float = 0.9  # decay of every optimiser's first moment
     discount: float = 0.99
     target_update_rate: float = 0.005  # fraction of the critic its target takes over per critic update
     actor_hidden_dims: tuple[int, ...] = (256, 256)
     critic_hidden_dims: tuple[int, ...] = (256, 256)
     actor_layer_norm: bool = True
     critic_layer_norm: bool = True
-    initializer: str = "orthogonal"  # or "xavier_uniform"
+    initializer: str = "orthogonal"  # or "xavier_uniform" or "fan_in"
     last_hidden_gain: float | None = None  # orthogonal gain of the last hidden layers; None: sqrt(2)
-    std_kind: str = "state"  # or "free": one vector for all states
+    output_gain: float | None = None  # Xavier-uniform gain of the output layers; None: the initializer's own
+    std_kind: str = "state"  # or "free": one vector for all states; "scaled": with trained log-std scale and offset
     std_bounds: tuple[float, float] = (1e-5, 10.0)
     num_critics: int = 10
     num_target_critics: int = 2  # random critics per target; the smallest counts (REDQ)
@@ -47,6 +49,7 @@ class SACConfig:
     entropy_backup: bool = False  # subtract temperature * log pi in the target
     initial_temperature: float = 1.0
     temperature_parameterization: str = "softplus"  # or "exp"
+    temperature_objective: str = "value"  # the temperature's loss is linear in its "value" or in its "log"
     temperature_states: str = "next"  # entropy for the temperature is measured at "next" or "current" states
     target_entropy_per_dim: float = -1.0  # target entropy = this times the action dimension
     zero_grad_ticks: bool = False  # reproduce WSRL's code, where untrained networks get zero-gradient Adam steps
@@ -57,9 +60,10 @@ class SACConfig:
             "actor_q": ("min", "mean"),
             "actor_batch": ("all", "last"),
             "temperature_states": ("next", "current"),
-            "std_kind": ("state", "free"),
+            "std_kind": ("state", "scaled", "free"),
             "temperature_parameterization": ("softplus", "exp"),
-            "initializer": ("orthogonal", "xavier_uniform"),
+            "temperature_objective": ("value", "log"),
+            "initializer": ("orthogonal", "xavier_uniform", "fan_in"),
         }.items():
             if getattr(self, field) not in allowed:
                 raise ConfigError(f"{field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}")
@@ -98,6 +102,7 @@ class SACAgent(struct.PyTreeNode):
             std_bounds=config.std_bounds,
             initializer=config.initializer,
             last_gain=config.last_hidden_gain,
+            output_gain=config.output_gain,
         )
         critic = CriticEnsemble(
             hidden_dims=tuple(config.critic_hidden_dims),
@@ -106,15 +111,15 @@ class SACAgent(struct.PyTreeNode):
             shared_head=config.shared_critic_head,
             initializer=config.initializer,
             last_gain=config.last_hidden_gain,
+            output_gain=config.output_gain,
         )
         temperature = PositiveScalar(config.initial_temperature, config.temperature_parameterization)
-        critic_model = Model.create(
-            "critic", critic, critic_key, obs, actions, learning_rate=config.critic_learning_rate
-        )
+        new = functools.partial(Model.create, beta1=config.adam_beta1)
+        critic_model = new("critic", critic, critic_key, obs, actions, learning_rate=config.critic_learning_rate)
         return cls(
-            actor=Model.create("actor", actor, actor_key, obs, learning_rate=config.actor_learning_rate),
+            actor=new("actor", actor, actor_key, obs, learning_rate=config.actor_learning_rate),
             critic=critic_model,
-            temperature=Model.create(
+            temperature=new(
                 "temperature", temperature, temperature_key, learning_rate=config.temperature_learning_rate
             ),
             target_critic_params=copy_params(critic_model.params),
@@ -195,15 +200,7 @@ class SACAgent(struct.PyTreeNode):
         """One actor step up the values of `critic` and one temperature step towards the target entropy."""
         config = self.config
         action_key, entropy_key = jax.random.split(key)
-
-        def actor_loss(params: Any) -> tuple[jax.Array, Metrics]:
-            actions, log_probs = self.actor(batch.observations, params=params).sample_with_log_prob(action_key)
-            q = critic(batch.observations, actions)
-            q = q.min(axis=0) if config.actor_q == "min" else q.mean(axis=0)
-            loss = soft_policy_loss(log_probs, q, self.temperature()).mean()
-            return loss, {"actor/loss": loss, "actor/entropy": -log_probs.mean(), "actor/q_mean": q.mean()}
-
-        actor, actor_metrics = self.actor.minimize(actor_loss)
+        actor, actor_metrics = self.actor.minimize(functools.partial(self.actor_loss, batch, action_key, critic))
         if config.temperature_states == "next":
             distribution = self.actor(batch.next_observations)
             entropy = -distribution.sample_with_log_prob(entropy_key, (config.num_backup_actions,))[1].mean()
@@ -213,11 +210,20 @@ class SACAgent(struct.PyTreeNode):
 
         def entropy_loss(params: Any) -> tuple[jax.Array, Metrics]:
             value = self.temperature(params=params)
-            loss = temperature_loss(value, entropy, target_entropy)
+            objective = temperature_loss if config.temperature_objective == "value" else log_temperature_loss
+            loss = objective(value, entropy, target_entropy)
             return loss, {"temperature/loss": loss, "temperature/value": value}
 
         temperature, temperature_metrics = self.temperature.minimize(entropy_loss)
         return self.replace(actor=actor, temperature=temperature), actor_metrics | temperature_metrics
+
+    def actor_loss(self, batch: Transitions, key: jax.Array, critic: Model, params: Any) -> tuple[jax.Array, Metrics]:
+        """Mean of `temperature * log pi - Q` over the batch, at `params` of the actor."""
+        actions, log_probs = self.actor(batch.observations, params=params).sample_with_log_prob(key)
+        q = critic(batch.observations, actions)
+        q = q.min(axis=0) if self.config.actor_q == "min" else q.mean(axis=0)
+        loss = soft_policy_loss(log_probs, q, self.temperature()).mean()
+        return loss, {"actor/loss": loss, "actor/entropy": -log_probs.mean(), "actor/q_mean": q.mean()}
 
     def with_critic(self, critic: Model) -> Self:
         """This agent with a newly trained critic, its target moved towards it."""

@@ -76,7 +76,9 @@ class RunConsole:
             unit = "updates" if phase.offline else "environment steps"
             details = []
             if phase.updates_per_step:
-                details.append(f"{phase.updates_per_step} agent update(s) of {phase.batch_size} rows per step")
+                every = "step" if phase.update_every == 1 else f"{phase.update_every:,} steps"
+                rows = f"{phase.block_length} x {phase.batch_size}" if phase.batches == "blocks" else phase.batch_size
+                details.append(f"{phase.updates_per_step} agent update(s) of {rows} rows per {every}")
             elif not phase.offline:
                 details.append(f"nothing trained, {phase.actions} actions")
             else:

@@ -217,11 +217,12 @@ def speeds(run: Run) -> dict[str, dict[str, float]]:
         rates.setdefault(line["phase"], []).append(line["per_second"])
     agent = run.config["agent"]
     agent = agent["online"] if PAIR in run.config["algo"] else agent
-    critic_updates = agent.get("sac", agent).get("critic_updates", 1)
+    critic_updates = agent.get("sac", agent).get("critic_updates", 1) * agent.get("inner_steps", 1)
     found = {}
     for phase, values in rates.items():
         rate = statistics.median(values)
-        updates = 1 if phase == "offline" else run.config["schedule"]["updates_per_step"]
+        schedule = run.config["schedule"]
+        updates = 1 if phase == "offline" else schedule["updates_per_step"] / schedule.get("update_every", 1)
         critics = 1 if phase == "offline" else critic_updates
         found[phase] = {
             "per_second": rate,

@@ -59,6 +59,7 @@ def online_phases(
         learner,
         env_steps=steps,
         updates_per_step=schedule.updates_per_step,
+        update_every=schedule.update_every,
         batch_size=schedule.online_batch_size,
         offline_ratio=schedule.offline_ratio if schedule.retention == "mixed" else 0.0,
         mix_order=schedule.mix_order,

@@ -20,6 +20,12 @@ ALGORITHMS = {
     "fql": "flow Q-learning: a flow clones, a one-step policy climbs (Park et al. 2025, arXiv 2502.02538)",
     "td3bc": "TD3 with a cloning term in the actor's loss; offline (Fujimoto & Gu 2021, arXiv 2106.06860)",
     "bc": "behaviour cloning; offline (Pomerleau 1988)",
+    "h2o": "SAC on a simulator, weighted by the dynamics gap to real data (Niu et al. 2022, arXiv 2206.13464)",
+    "darc": "SAC on a simulator, rewards corrected by the dynamics gap (Eysenbach et al. 2021, arXiv 2006.13916)",
+    "darcplus": "DARC whose critic learns from the real data too (as in Niu et al. 2022)",
+    "moorl": "Reptile on SAC, offline and online data as its two tasks (Chaudhary et al. 2025, arXiv 2506.09574)",
+    "mixedsac": "MOORL's control: as many SAC updates, each on half offline, half online rows",
+    "lookaheadsac": "MOORL's control: its inner steps and meta rate (Lookahead), but mixed batches",
     "sac": "SAC from scratch with 10 critics and 4 updates a step, no offline data (Haarnoja et al. 2018, as in WSRL)",
 }
 
@@ -33,8 +39,9 @@ class ScheduleConfig:
         offline_batch_size: rows per offline update.
         warmup_steps: environment steps after the switch in which nothing is trained.
         online_steps: environment steps in all, warm-up included, as the papers count.
-        updates_per_step: agent updates per environment step. The agents' own `critic_updates` multiplies their
+        updates_per_step: agent updates at a step that updates. The agents' own `critic_updates` multiplies their
             critics' steps within one update.
+        update_every: environment steps from one step that updates to the next; 1, the usual, updates at each.
         online_batch_size: rows per online update, all of an update's critic steps together.
         retention: what becomes of the offline data: "none", "mixed" into every batch, or "append" to the replay buffer
             as a whole, before interaction begins.
@@ -54,6 +61,7 @@ class ScheduleConfig:
     warmup_steps: int = 5_000
     online_steps: int = 500_000
     updates_per_step: int = 1
+    update_every: int = 1
     online_batch_size: int = 1_024
     retention: str = "none"
     offline_ratio: float = 0.5
@@ -83,6 +91,7 @@ class ScheduleConfig:
         positive = (
             "offline_batch_size",
             "updates_per_step",
+            "update_every",
             "online_batch_size",
             "n_step",
             "offline_every",

@@ -15,9 +15,9 @@ from hybridrl.types import Metrics
 
 
 @functools.lru_cache
-def adam(learning_rate: float) -> optax.GradientTransformation:
+def adam(learning_rate: float, beta1: float = 0.9) -> optax.GradientTransformation:
     """Adam with its usual moments. Cached, so that agents of different seeds share one compilation."""
-    return optax.adam(learning_rate)
+    return optax.adam(learning_rate, b1=beta1)
 
 
 class Model(struct.PyTreeNode):
@@ -33,9 +33,11 @@ class Model(struct.PyTreeNode):
     name: str = struct.field(pytree_node=False)  # the part of the agent it is: prefixes its metrics
 
     @classmethod
-    def create(cls, name: str, module: nn.Module, key: jax.Array, *inputs: Any, learning_rate: float) -> Self:
-        """Initialise `module` on example `inputs`, to be trained by Adam."""
-        optimizer = adam(learning_rate)
+    def create(
+        cls, name: str, module: nn.Module, key: jax.Array, *inputs: Any, learning_rate: float, beta1: float = 0.9
+    ) -> Self:
+        """Initialise `module` on example `inputs`, to be trained by Adam with decay `beta1` of the first moment."""
+        optimizer = adam(learning_rate, beta1)
         params = _init(module, key, *inputs)
         return cls(params=params, opt_state=optimizer.init(params), module=module, optimizer=optimizer, name=name)
 
@@ -48,12 +50,16 @@ class Model(struct.PyTreeNode):
         """One optimiser step on `loss(params) -> (scalar, metrics)`; the metrics gain `<name>/grad_norm`."""
         gradients, metrics = jax.grad(loss, has_aux=True)(self.params)
         model = self.apply_gradients(gradients)
-        return model, metrics | {f"{self.name}/grad_norm": _norm(gradients)}
+        return model, metrics | {f"{self.name}/grad_norm": tree_norm(gradients)}
 
     def apply_gradients(self, gradients: Any) -> Self:
         """One optimiser step along given gradients."""
         updates, opt_state = self.optimizer.update(gradients, self.opt_state, self.params)
         return self.replace(params=optax.apply_updates(self.params, updates), opt_state=opt_state)
+
+    def restarted(self) -> Self:
+        """The same parameters with a fresh optimiser state."""
+        return self.replace(opt_state=self.optimizer.init(self.params))
 
     def tick(self) -> Self:
         """An optimiser step with zero gradients, which Adam's momentum turns into movement.
@@ -72,7 +78,7 @@ def minimize_together(
     itself, that equals one Adam over all of them at the same rate.
     """
     gradients, metrics = jax.grad(loss, has_aux=True)({role: model.params for role, model in models.items()})
-    norms = {f"{model.name}/grad_norm": _norm(gradients[role]) for role, model in models.items()}
+    norms = {f"{model.name}/grad_norm": tree_norm(gradients[role]) for role, model in models.items()}
     return {role: model.apply_gradients(gradients[role]) for role, model in models.items()}, metrics | norms
 
 
@@ -81,11 +87,12 @@ def _init(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:
     return module.init(key, *inputs)
 
 
-def _norm(tree: Any) -> jax.Array:
+def tree_norm(tree: Any) -> jax.Array:
+    """The Euclidean norm `()` of all entries of a pytree."""
     return jax.numpy.sqrt(sum(jax.numpy.sum(jax.numpy.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def polyak_update(params: Any, target_params: Any, rate: float) -> Any:
+def polyak_update(params: Any, target_params: Any, rate: float | jax.Array) -> Any:
     """Targets moved towards `params`: `rate * params + (1 - rate) * target_params`."""
     return optax.incremental_update(params, target_params, rate)
 

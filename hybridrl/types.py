@@ -73,6 +73,20 @@ class OptionTransitions(struct.PyTreeNode):
     options: GoalSteps  # next_observations, rewards and masks belong to the options' ends
 
 
+class SourcedBatch(struct.PyTreeNode):
+    """Offline and online rows kept apart, for agents that treat them differently."""
+
+    offline: Transitions  # leaves (offline rows, ...)
+    online: Transitions  # leaves (online rows, ...)
+
+
+class SourceBlock(struct.PyTreeNode):
+    """Several batches in a row from one source, for agents that take several steps on each."""
+
+    transitions: Transitions  # leaves (num_batches, batch_size, ...)
+    offline_share: jax.Array  # float32 (): 1.0 if all rows are offline, 0.0 if all are online, else their share
+
+
 class Sampler(Protocol):
     """A pytree that draws batches inside compiled code."""
 
@@ -101,7 +115,10 @@ class Agent(Protocol):
     """An immutable pytree that learns: `update` returns a new agent and leaves this one as it was."""
 
     def update(self, batch: Any) -> tuple[Self, Metrics]:
-        """One update from `batch`, leaves `(batch_size, ...)`: Transitions, or what the phase's sampler draws."""
+        """One update from `batch`: Transitions with leaves `(batch_size, ...)`, or what the phase's sampler draws.
+
+        Agents that must know where rows come from take a `SourcedBatch` or a `SourceBlock`.
+        """
         ...
 
     def policy(self, *, deterministic: bool) -> Policy:

@@ -18,6 +18,11 @@ def soft_policy_loss(log_probs: jax.Array, q: jax.Array, entropy_temperature: ja
     return jax.lax.stop_gradient(entropy_temperature) * log_probs - q
 
 
+def log_temperature_loss(entropy_temperature: jax.Array, entropy: jax.Array, target_entropy: float) -> jax.Array:
+    """`log(temperature) * (H - target)`, `()`: many PyTorch codes' form, whose slope in the log has no temperature."""
+    return jnp.log(entropy_temperature) * (jax.lax.stop_gradient(entropy) - target_entropy)
+
+
 def temperature_loss(entropy_temperature: jax.Array, entropy: jax.Array, target_entropy: float) -> jax.Array:
     """`temperature * (H - target)`, `()`: above the target the temperature falls (Haarnoja et al. 2018, eq. 18)."""
     return entropy_temperature * (jax.lax.stop_gradient(entropy) - target_entropy)

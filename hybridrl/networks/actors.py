@@ -15,8 +15,9 @@ _EDAC_BOUND = 1e-3  # of an actor's output layer under "edac"
 class TanhNormalActor(nn.Module):
     """`(*batch, obs_dim)` -> TanhNormal over `(*batch, action_dim)`.
 
-    The standard deviation is a function of the state (`std_kind="state"`) or one free vector ("free", 1 at first); it
-    is clipped to `std_bounds` itself, not in its logarithm.
+    The standard deviation is a function of the state (`std_kind="state"`), the same with its logarithm stretched and
+    moved by two trained scalars ("scaled", 1 and -1 at first), or one free vector ("free", 1 at first); it is clipped
+    to `std_bounds` itself, not in its logarithm.
     """
 
     hidden_dims: tuple[int, ...]
@@ -27,11 +28,12 @@ class TanhNormalActor(nn.Module):
     initializer: str = "orthogonal"
     last_gain: float | None = None
     dropout_rate: float = 0.0
+    output_gain: float | None = None  # Xavier-uniform gain of the output layers where it is not the initializer's
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> TanhNormal:
         """The action distribution in each state."""
-        return TanhNormal(*_mean_and_std(self, observations))
+        return TanhNormal(*_mean_and_std(self, observations, self.output_gain))
 
 
 class NormalActor(nn.Module):
@@ -57,20 +59,25 @@ class NormalActor(nn.Module):
         return Normal(jnp.tanh(mean) if self.bounded_mean else mean, std)
 
 
-def _mean_and_std(actor: TanhNormalActor | NormalActor, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _mean_and_std(
+    actor: TanhNormalActor | NormalActor, observations: jax.Array, output_gain: float | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Mean and deviation `(*batch, action_dim)`, from within the compact method of a Gaussian actor."""
     trunk = MLP(
         actor.hidden_dims, actor.layer_norm, actor.initializer, actor.last_gain, dropout_rate=actor.dropout_rate
     )
-    features, head = trunk(observations), head_inits(actor.initializer, _EDAC_BOUND)
+    features, head = trunk(observations), head_inits(actor.initializer, _EDAC_BOUND, output_gain)
     mean = nn.Dense(actor.action_dim, name="mean", **head)(features)
-    if actor.std_kind == "state":
+    if actor.std_kind in ("state", "scaled"):
         log_std = nn.Dense(actor.action_dim, name="log_std", **head)(features)
+        if actor.std_kind == "scaled":
+            scale = actor.param("log_std_scale", nn.initializers.constant(1.0), ())
+            log_std = scale * log_std + actor.param("log_std_offset", nn.initializers.constant(-1.0), ())
     elif actor.std_kind == "free":
         free = actor.param("log_std", nn.initializers.zeros, (actor.action_dim,))
         log_std = jnp.broadcast_to(free, mean.shape)
     else:
-        raise ValueError(f"unknown std_kind {actor.std_kind!r}; expected 'state' or 'free'")
+        raise ValueError(f"unknown std_kind {actor.std_kind!r}; expected 'state', 'scaled' or 'free'")
     return mean, jnp.clip(jnp.exp(log_std), *actor.std_bounds)
 
 

@@ -29,6 +29,7 @@ class CriticEnsemble(nn.Module):
     last_gain: float | None = None
     activation: str = "relu"
     norm_last: bool = False  # LayerNorm after the activation
+    output_gain: float | None = None  # Xavier-uniform gain of the output layer where it is not the initializer's
 
     @nn.compact
     def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
@@ -38,7 +39,8 @@ class CriticEnsemble(nn.Module):
         inputs = jnp.concatenate([observations, jnp.broadcast_to(actions, (*batch, actions.shape[-1]))], axis=-1)
         ensemble = nn.vmap(MLP, in_axes=None, axis_size=self.num_critics, **_MEMBERS)
         trunk = (self.hidden_dims, self.layer_norm, self.initializer, self.last_gain, self.activation, self.norm_last)
-        features, head = ensemble(*trunk, name="members")(inputs), head_inits(self.initializer, _EDAC_BOUND)
+        features = ensemble(*trunk, name="members")(inputs)
+        head = head_inits(self.initializer, _EDAC_BOUND, self.output_gain)
         if self.shared_head:
             values = nn.Dense(1, name="head", **head)(features)
         else:

@@ -31,8 +31,13 @@ def bias_init(kind: str) -> nn.initializers.Initializer:
     return nn.initializers.constant(0.1) if kind == "edac" else nn.initializers.zeros
 
 
-def head_inits(kind: str, edac_bound: float) -> dict[str, Any]:
-    """Keyword arguments of the output layer's `nn.Dense`; "edac" draws kernel and bias within `edac_bound`."""
+def head_inits(kind: str, edac_bound: float, gain: float | None = None) -> dict[str, Any]:
+    """Keyword arguments of the output layer's `nn.Dense`.
+
+    "edac" draws kernel and bias within `edac_bound`. With a `gain` the kernel is Xavier-uniform times it, of any kind.
+    """
+    if gain is not None:
+        return {"kernel_init": nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")}
     if kind != "edac":
         return {"kernel_init": kernel_init(kind)}
 

@@ -11,7 +11,8 @@ from flax import struct
 
 from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError
-from hybridrl.types import Sampler, Trajectories, Transitions
+from hybridrl.replay.buffer import ReplayBuffer
+from hybridrl.types import Sampler, SourceBlock, SourcedBatch, Trajectories, Transitions
 
 
 class UniformSampler(struct.PyTreeNode):
@@ -66,6 +67,70 @@ class MixtureSampler(struct.PyTreeNode):
         # Row i of the batch is the next unused row of its source.
         position = np.where(from_offline, np.cumsum(from_offline) - 1, count + np.cumsum(~from_offline) - 1)
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[position], offline, online)
+
+
+class SeparateSampler(struct.PyTreeNode):
+    """As many offline as online rows, kept apart."""
+
+    offline: Sampler
+    online: Sampler
+
+    def sample(self, key: jax.Array, batch_size: int) -> SourcedBatch:
+        """`batch_size` rows of each source."""
+        offline_key, online_key = jax.random.split(key)
+        return SourcedBatch(
+            offline=self.offline.sample(offline_key, batch_size), online=self.online.sample(online_key, batch_size)
+        )
+
+
+BLOCK_SOURCES = ("coin", "alternate", "proportional", "mixed")
+
+
+class BlockSampler(struct.PyTreeNode):
+    """Blocks of `num_batches` batches, all from one source, which is chosen anew for each block.
+
+    The source is offline with probability `ratio` ("coin"), in every block of even index ("alternate"), or with the
+    offline rows' share of all rows ("proportional"); "mixed" is the control without single sources, in which every
+    batch has the exact share `ratio` of offline rows. While the replay buffer holds less than one batch, and where
+    there is none, every block is offline.
+    """
+
+    offline: UniformSampler
+    online: ReplayBuffer | None
+    index: jax.Array  # int32 (), number of the block within its phase
+    num_batches: int = struct.field(pytree_node=False)
+    source: str = struct.field(pytree_node=False)
+    ratio: float = struct.field(pytree_node=False)
+
+    def sample(self, key: jax.Array, batch_size: int) -> SourceBlock:
+        """A block with leaves `(num_batches, batch_size, ...)`."""
+        source_key, offline_key, online_key = jax.random.split(key, 3)
+        offline = self._draw(self.offline, offline_key, batch_size)
+        if self.online is None:
+            return SourceBlock(transitions=offline, offline_share=jnp.float32(1.0))
+        if self.source == "mixed":
+            other = self._draw(MixtureSampler(self.offline, self.online, self.ratio), online_key, batch_size)
+            share, use_offline = int(batch_size * self.ratio) / batch_size, jnp.bool_(False)
+        else:
+            other, share = self._draw(self.online, online_key, batch_size), 0.0
+            use_offline = self._choose_offline(source_key)
+        use_offline |= self.online.size < batch_size
+        transitions = jax.tree.map(lambda a, b: jnp.where(use_offline, a, b), offline, other)
+        return SourceBlock(transitions=transitions, offline_share=jnp.where(use_offline, 1.0, share))
+
+    def _choose_offline(self, key: jax.Array) -> jax.Array:
+        if self.source == "alternate":
+            return self.index % 2 == 0
+        if self.source == "coin":
+            return jax.random.bernoulli(key, self.ratio)
+        assert self.online is not None, "blocks without online rows choose nothing"
+        rows = len(self.offline.transitions.rewards)
+        return jax.random.bernoulli(key, rows / (rows + self.online.size))
+
+    def _draw(self, source: Sampler, key: jax.Array, batch_size: int) -> Transitions:
+        # Rows are drawn independently, so one large draw cut into parts is as good as one draw per batch.
+        rows = source.sample(key, self.num_batches * batch_size)
+        return jax.tree.map(lambda field: field.reshape(self.num_batches, batch_size, *field.shape[1:]), rows)
 
 
 class SegmentSampler(struct.PyTreeNode):

@@ -218,8 +218,7 @@ class Loop:
 
     def _train_offline(self, phase: Phase, end: int) -> None:
         """Updates until `end`, in compiled calls between the points where something has to be looked at."""
-        sampler = self._samplers[self.progress.phase]
-        assert sampler is not None, "checked at the start"
+        sampler = phase.sampler(self._samplers[self.progress.phase], None, jnp.int32(0))
         key = jax.random.fold_in(self._phase_key(), 1)
         while self.progress.done < end:
             done = self.progress.done
@@ -299,10 +298,11 @@ class Loop:
     def _learn(
         self, phase: Phase, stored: list[tuple[Transitions, int]], key: jax.Array
     ) -> dict[str, jax.Array] | None:
-        """Store new rows and, once there are enough, make the phase's updates for this step."""
+        """Store new rows and, once there are enough and if this step updates, make the phase's updates."""
         rows = self.progress.buffer_rows + sum(count for _, count in stored)
         self.progress.buffer_rows = min(rows, self.buffer.capacity)
-        updating = phase.updates_per_step > 0 and self.progress.buffer_rows >= phase.min_buffer
+        round_number, since_round = divmod(self.progress.done, phase.update_every)
+        updating = phase.updates_per_step > 0 and since_round == 0 and self.progress.buffer_rows >= phase.min_buffer
         for part, count in stored[:-1] if updating else stored:
             self.buffer = insert(self.buffer, part, jnp.int32(count))
         if not updating:
@@ -310,8 +310,9 @@ class Loop:
         part, count = stored[-1] if stored else (self._example, 0)
         index = self.progress.phase
         offline, ahead = self._samplers[index], self._lookaheads[index]
+        first = jnp.int32((round_number - 1) * phase.updates_per_step)
         self.agent, self.buffer, metrics = insert_and_update(
-            self.agent, self.buffer, offline, part, jnp.int32(count), key, phase=phase, lookahead=ahead
+            self.agent, self.buffer, offline, part, jnp.int32(count), key, first, phase=phase, lookahead=ahead
         )
         self.progress.updates += phase.updates_per_step
         self.progress.online_updates += phase.updates_per_step
@@ -369,8 +370,22 @@ class Loop:
             assert self._offline is not None
             inserted = min(len(self._offline.transitions.rewards), self.progress.buffer_rows)
         in_buffer = inserted / max(self.progress.buffer_rows, 1)
+        if phase.batches == "blocks" and phase.block_source != "mixed":
+            return self._offline_block_share(phase)
         mixed = int(phase.batch_size * phase.offline_ratio) / phase.batch_size
         return mixed + (1.0 - mixed) * in_buffer
+
+    def _offline_block_share(self, phase: Phase) -> float:
+        """Expected share of offline blocks, where every block has a single source."""
+        assert self._offline is not None, "checked at the start"
+        rows = len(self._offline.transitions.rewards)
+        if self.progress.buffer_rows < phase.batch_size:
+            return 1.0
+        return {
+            "coin": phase.offline_ratio,
+            "alternate": 0.5,
+            "proportional": rows / (rows + self.progress.buffer_rows),
+        }[phase.block_source]
 
     def _log(self, phase: Phase, values: dict[str, float], rate: float) -> None:
         broken = sorted(name for name, value in values.items() if not np.isfinite(value))

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybridrl.datasets.returns import monte_carlo_returns
-from hybridrl.replay import BufferLookahead, Lookahead, MixtureSampler, ReplayBuffer
+from hybridrl.replay import Lookahead, LookaheadSampler, ReplayBuffer, UniformSampler
 from hybridrl.training.phases import Phase
-from hybridrl.types import Agent, Metrics, Policy, Sampler, Transitions
+from hybridrl.types import Agent, Metrics, Policy, Transitions
 
 AgentT = TypeVar("AgentT", bound=Agent)
 
@@ -33,32 +33,31 @@ def insert(buffer: ReplayBuffer, batch: Transitions, count: jax.Array) -> Replay
 def insert_and_update(
     agent: AgentT,
     buffer: ReplayBuffer,
-    offline: Sampler | None,
+    offline: UniformSampler | LookaheadSampler | None,
     batch: Transitions,
     count: jax.Array,
     key: jax.Array,
+    first_update: int | jax.Array = 0,
     *,
     phase: Phase,
     lookahead: Lookahead | None = None,
 ) -> tuple[AgentT, ReplayBuffer, Metrics]:
-    """Append `count` rows of `batch`, then make the phase's updates for one environment step.
+    """Append `count` rows of `batch`, then make the phase's updates, the first of them the phase's `first_update`-th.
 
-    Agent and buffer are donated. With `offline_ratio` 0 the offline sampler is not touched. With a `lookahead` the
-    buffer's rows are sampled with what followed them; the offline sampler must give batches of the same kind.
+    Agent and buffer are donated. With `offline_ratio` 0 mixed batches do not touch the offline data. With a `lookahead`
+    the buffer's rows are sampled with what followed them; the offline sampler must give batches of the same kind.
 
     Returns:
         The agent, the buffer, and metrics averaged over the updates.
     """
     buffer = buffer.insert(batch, count)
-    sampler: Sampler = buffer if lookahead is None else BufferLookahead(buffer, lookahead)
-    if phase.offline_ratio > 0.0:
-        assert offline is not None, "checked before training starts"
-        sampler = MixtureSampler(offline, sampler, phase.offline_ratio, phase.mix_order)
 
-    def step(agent: AgentT, update_key: jax.Array) -> tuple[AgentT, Metrics]:
-        return agent.update(sampler.sample(update_key, phase.batch_size))
+    def step(agent: AgentT, inputs: tuple[jax.Array, jax.Array]) -> tuple[AgentT, Metrics]:
+        update_key, index = inputs
+        return agent.update(phase.sampler(offline, buffer, index, lookahead).sample(update_key, phase.batch_size))
 
-    agent, metrics = jax.lax.scan(step, agent, jax.random.split(key, phase.updates_per_step))
+    indices = first_update + jnp.arange(phase.updates_per_step)
+    agent, metrics = jax.lax.scan(step, agent, (jax.random.split(key, phase.updates_per_step), indices))
     return agent, buffer, jax.tree.map(lambda values: values.mean(axis=0), metrics)
 
 

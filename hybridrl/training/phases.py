@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from hybridrl.errors import ConfigError
-from hybridrl.replay.lookahead import Lookahead
+from hybridrl.replay import (
+    BlockSampler,
+    BufferLookahead,
+    Lookahead,
+    LookaheadSampler,
+    MixtureSampler,
+    ReplayBuffer,
+    SeparateSampler,
+    UniformSampler,
+)
+from hybridrl.replay.samplers import BLOCK_SOURCES
 from hybridrl.training.switch import check_fit
-from hybridrl.types import Agent, Transitions
+from hybridrl.types import Agent, Sampler, Transitions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +51,14 @@ class Phase:
         learner: which agent.
         num_updates: updates of an offline phase.
         env_steps: environment steps of an interacting phase.
-        updates_per_step: agent updates per environment step; 0 freezes everything.
-        batch_size: rows per update.
-        offline_ratio: share of offline rows in each batch of an interacting phase.
+        updates_per_step: agent updates at a step that updates; 0 freezes everything.
+        update_every: environment steps from one step that updates to the next; with 1, the usual, each does.
+        batch_size: rows per update; with "separate", of each source; with "blocks", per batch of the block.
+        batches: what an update gets. "mixed": Transitions, offline and online rows in one batch. "separate": a
+            SourcedBatch, the two kept apart. "blocks": a SourceBlock, several batches from one source.
+        block_length, block_source: batches per block, and how the source is chosen, see
+            `hybridrl.replay.BlockSampler`.
+        offline_ratio: share of offline rows in each batch of an interacting phase; with "blocks", of offline blocks.
         mix_order: how they are laid out, see `hybridrl.replay.offline_rows`.
         start_buffer: "keep" the replay buffer as the last phase left it (empty at first) or "offline": begin with the
             whole dataset in it.
@@ -59,7 +76,11 @@ class Phase:
     num_updates: int = 0
     env_steps: int = 0
     updates_per_step: int = 0
+    update_every: int = 1
     batch_size: int = 256
+    batches: str = "mixed"
+    block_length: int = 1
+    block_source: str = "coin"
     offline_ratio: float = 0.0
     mix_order: str = "interleave"
     start_buffer: str = "keep"
@@ -78,6 +99,8 @@ class Phase:
                 "expected exactly one of them above 0"
             )
         for field, allowed in {
+            "batches": ("mixed", "separate", "blocks"),
+            "block_source": BLOCK_SOURCES,
             "mix_order": ("interleave", "concat"),
             "start_buffer": ("keep", "offline"),
             "actions": ("policy", "uniform"),
@@ -87,13 +110,23 @@ class Phase:
                 raise ConfigError(
                     f"phase {self.name!r}: {field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}"
                 )
-        if self.updates_per_step < 0 or self.batch_size < 1 or self.min_buffer < 1 or self.n_step < 1:
-            raise ConfigError(
-                f"phase {self.name!r}: updates_per_step={self.updates_per_step}, batch_size={self.batch_size}, "
-                f"min_buffer={self.min_buffer}, n_step={self.n_step}; expected at least 0, 1, 1 and 1"
-            )
+        if self.updates_per_step < 0:
+            raise ConfigError(f"phase {self.name!r}: updates_per_step={self.updates_per_step}; expected at least 0")
+        for field in ("update_every", "batch_size", "block_length", "min_buffer", "n_step"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"phase {self.name!r}: {field}={getattr(self, field)}; expected at least 1")
         if not 0.0 <= self.offline_ratio <= 1.0:
             raise ConfigError(f"phase {self.name!r}: offline_ratio={self.offline_ratio}; expected a share in [0, 1]")
+        if self.batches == "separate" and (self.offline or self.offline_ratio != 0.5):
+            raise ConfigError(
+                f"phase {self.name!r}: batches='separate' draws as many offline as online rows: expected env_steps "
+                f"above 0 and offline_ratio=0.5; got {self.env_steps} and {self.offline_ratio}"
+            )
+        if self.batches != "mixed" and (self.n_step > 1 or self.next_actions):
+            raise ConfigError(
+                f"phase {self.name!r}: n_step={self.n_step}, next_actions={self.next_actions}; "
+                f"batches={self.batches!r} look one step ahead: expected 1 and False"
+            )
 
     @property
     def offline(self) -> bool:
@@ -113,7 +146,36 @@ class Phase:
     @property
     def needs_dataset(self) -> bool:
         """Whether it reads offline data to train on."""
-        return self.offline or self.offline_ratio > 0.0 or self.start_buffer == "offline"
+        return self.offline or self.offline_ratio > 0.0 or self.batches == "blocks" or self.start_buffer == "offline"
+
+    def sampler(
+        self,
+        offline: UniformSampler | LookaheadSampler | None,
+        buffer: ReplayBuffer | None,
+        index: jax.Array,
+        lookahead: Lookahead | None = None,
+    ) -> Sampler:
+        """Where an update's batch comes from.
+
+        Args:
+            offline: rows of the dataset; None only where `needs_dataset` is false.
+            buffer: the replay buffer; None in an offline phase.
+            index: int32 `()`, number of the update within the phase.
+            lookahead: what mixed batches tell of the buffer's rows beyond one step.
+        """
+        if self.batches == "blocks":
+            assert isinstance(offline, UniformSampler), "checked before training starts"
+            return BlockSampler(offline, buffer, index, self.block_length, self.block_source, self.offline_ratio)
+        if buffer is None:
+            assert offline is not None, "checked before training starts"
+            return offline
+        online: Sampler = buffer if lookahead is None else BufferLookahead(buffer, lookahead)
+        if self.offline_ratio == 0.0:
+            return online
+        assert offline is not None, "checked before training starts"
+        if self.batches == "separate":
+            return SeparateSampler(offline, online)
+        return MixtureSampler(offline, online, self.offline_ratio, self.mix_order)
 
 
 def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
@@ -131,9 +193,9 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
     for phase in phases:
         if phase.offline or phase.updates_per_step > 0:
             row = example.replace(next_actions=example.actions) if phase.next_actions else example
-            batch = jax.tree.map(
-                lambda field, rows=phase.batch_size: jax.ShapeDtypeStruct((rows, *field.shape[1:]), field.dtype), row
-            )
+            buffer = None if phase.offline else ReplayBuffer.create(row, 1)
+            sampler = phase.sampler(UniformSampler(row), buffer, jnp.int32(0))  # rows that look ahead have these shapes
+            batch = jax.eval_shape(functools.partial(sampler.sample, batch_size=phase.batch_size), jax.random.key(0))
             try:
                 jax.eval_shape(lambda agent, batch: agent.update(batch), _shapes(phase.learner, example), batch)
             except ValueError as error:

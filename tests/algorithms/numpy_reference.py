@@ -52,8 +52,10 @@ def act(params, observations, noise, config):
     params = params["params"]
     features = hidden(params["MLP_0"], observations, config.actor_layer_norm)
     mean = features @ params["mean"]["kernel"] + params["mean"]["bias"]
-    if config.std_kind == "state":
+    if config.std_kind in ("state", "scaled"):
         log_std = features @ params["log_std"]["kernel"] + params["log_std"]["bias"]
+        if config.std_kind == "scaled":
+            log_std = params["log_std_scale"] * log_std + params["log_std_offset"]
     else:
         log_std = params["log_std"] + 0 * mean
     std = np.clip(np.exp(log_std), *config.std_bounds)
@@ -177,9 +179,17 @@ class Reference:
             entropy = -act(self.actor.params, batch.observations, draws, config)[1].mean()
         target = config.target_entropy_per_dim * batch.actions.shape[-1]
         kind = config.temperature_parameterization
-        losses = {"actor/loss": actor_loss(self.actor.params), "temperature/loss": beta * (entropy - target)}
+
+        def temperature_loss(params):
+            value = positive(params, kind)
+            return (np.log(value) if config.temperature_objective == "log" else value) * (entropy - target)
+
+        losses = {
+            "actor/loss": actor_loss(self.actor.params),
+            "temperature/loss": temperature_loss(self.temperature.params),
+        }
         self.actor.step(gradient(actor_loss, self.actor.params))
-        self.temperature.step(gradient(lambda p: positive(p, kind) * (entropy - target), self.temperature.params))
+        self.temperature.step(gradient(temperature_loss, self.temperature.params))
         return losses
 
     def update(self, batch):

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import BASELINES, TINY, assert_identical, batch, same_values
+from tiny import BASELINES, DISCRIMINATOR, TINY, assert_identical, batch, same_values, sourced
 
 from algorithms import (
     AGENTS,
     CalQLConfig,
     CQLConfig,
+    DARCConfig,
     FQLConfig,
+    H2OConfig,
     IQLConfig,
+    MOORLConfig,
     PenaltyConfig,
     ReBRACConfig,
     RLPDConfig,
@@ -22,12 +25,16 @@ from algorithms import (
     TD3BCConfig,
     WSRLConfig,
 )
+from algorithms.darc import DARC_SAC
+from algorithms.h2o import H2O_SAC
+from algorithms.moorl import MOORL_SAC
 from algorithms.rlpd import RLPD_SAC
 from hybridrl.checkpoint import Checkpoints
-from hybridrl.types import Transitions
+from hybridrl.types import SourceBlock, SourcedBatch, Transitions
 
 JOINT = dataclasses.replace(TINY, critic_updates=1, num_backup_actions=2)
 PENALTY = PenaltyConfig(num_actions=2)
+FOUR_WIDE = {"actor_hidden_dims": (4,), "critic_hidden_dims": (4,)}
 CONFIGS = {
     "sac": TINY,
     "cql": CQLConfig(JOINT, PENALTY),
@@ -37,7 +44,23 @@ CONFIGS = {
     ),
     "wsrl": WSRLConfig(TINY),
     **BASELINES,
+    "h2o": H2OConfig(dataclasses.replace(H2O_SAC, **FOUR_WIDE), DISCRIMINATOR),
+    "darc": DARCConfig(dataclasses.replace(DARC_SAC, **FOUR_WIDE), DISCRIMINATOR),
+    "darcplus": DARCConfig(dataclasses.replace(DARC_SAC, **FOUR_WIDE), DISCRIMINATOR, critic_on_real=True),
+    "moorl": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2, act_with="adapted"),
+    "mixedsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2, meta_rate=1.0),
+    "lookaheadsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2),
 }
+BLOCKS = ("moorl", "mixedsac", "lookaheadsac")
+BY_SOURCE = ("h2o", "darc", "darcplus")
+
+
+def rows_for(name, seed=0):
+    """What an update of the agent takes."""
+    if name in BLOCKS:
+        rows = jax.tree.map(lambda *fields: jnp.stack(fields), batch(8, 2 * seed), batch(8, 2 * seed + 1))
+        return SourceBlock(transitions=rows, offline_share=jnp.float32(seed % 2))
+    return sourced(seed) if name in BY_SOURCE else batch(8, seed)
 
 
 def create(name, seed):
@@ -47,7 +70,7 @@ def create(name, seed):
 def trained(name, seed, updates=2):
     agent = create(name, seed)
     for number in range(updates):
-        agent, _ = agent.update(batch(8, number))
+        agent, _ = agent.update(rows_for(name, number))
     return agent
 
 
@@ -57,11 +80,21 @@ def sac_of(agent):
     return agent
 
 
+def slow_if(*slow):
+    """All agents; those named, another's code with other settings, are marked slow."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in CONFIGS]
+
+
+def slow_but(*fast):
+    """All agents; those that wrap a fast one's code are marked slow."""
+    return slow_if(*(name for name in CONFIGS if name not in fast))
+
+
 def test_every_agent_is_tested_here():
     assert set(CONFIGS) == set(AGENTS)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", slow_if("darcplus", "mixedsac", "lookaheadsac"))
 def test_agent(name, tmp_path):
     """Everything that one compiled update can show."""
     # Same key, same result; another key, another one; the old agent is left as it was.
@@ -70,7 +103,7 @@ def test_agent(name, tmp_path):
     assert_identical(once, trained(name, 0))
     assert not same_values(sac_of(once).actor.params, sac_of(trained(name, 1)).actor.params)
     assert_identical(start, create(name, 0))
-    reached, metrics = once.update(batch())
+    reached, metrics = once.update(rows_for(name))
     assert all(value.shape == () and np.isfinite(value) for value in metrics.values())
     assert all("/" in metric for metric in metrics)
 
@@ -78,12 +111,13 @@ def test_agent(name, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, once, {})
     restored = checkpoints.restore(1, start)
-    assert_identical(restored.update(batch())[0], reached)
+    assert_identical(restored.update(rows_for(name))[0], reached)
 
     # Three seeds share one compilation (tracing is enough to see it).
+    chex.clear_trace_counter()  # which counts by function, and two names may share one
     step = jax.jit(chex.assert_max_traces(type(start).update.__wrapped__, n=1))
     for seed in range(3):
-        step.trace(create(name, seed), batch())
+        step.trace(create(name, seed), rows_for(name))
 
     # Parts can be taken out and put back. An agent's own count of updates is none: a new agent begins at 0.
     own = {"delay": once.delay} if hasattr(once, "delay") else {}
@@ -92,18 +126,13 @@ def test_agent(name, tmp_path):
     assert set(found) == ({"q", "td_error"} if "critic" in once.parts() else set())
 
 
-def slow_but(*fast):
-    """All agents; those that wrap a fast one's code are marked slow."""
-    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
-
-
 @pytest.mark.parametrize("name", slow_but("sac", "calql", "td3bc", "iql", "fql"))
 def test_vmapped_seeds_equal_lone_seeds(name):
     keys = jax.random.split(jax.random.key(7), 3)
-    kind, config, rows = AGENTS[name], CONFIGS[name], batch()
-    stacked = jax.jit(jax.vmap(lambda key: kind.create(key, rows, config).update(rows)[0]))(keys)
+    kind, config, rows = AGENTS[name], CONFIGS[name], rows_for(name)
+    stacked = jax.jit(jax.vmap(lambda key: kind.create(key, batch(), config).update(rows)[0]))(keys)
     for index, key in enumerate(keys):
-        alone, _ = kind.create(key, rows, config).update(rows)
+        alone, _ = kind.create(key, batch(), config).update(rows)
         together = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
         for role in {"actor", "critic"} & alone.parts().keys():
             pairs = zip(
@@ -179,6 +208,12 @@ LEARNERS = {
     # Where all observations are 0, layer norm leaves little of an action but its sign.
     "rebrac": ReBRACConfig(actor_bc_weight=0.02, critic_bc_weight=0.0, critic_layer_norm=False, **SMALL),
     "fql": FQLConfig(learning_rate=6e-3, bc_weight=0.02, flow_steps=3, critic_layer_norm=False, **NETS),
+    "h2o": H2OConfig(learns(H2O_SAC), DISCRIMINATOR),
+    "darc": DARCConfig(learns(DARC_SAC), DISCRIMINATOR),
+    "darcplus": DARCConfig(learns(DARC_SAC), DISCRIMINATOR, critic_on_real=True),
+    "moorl": MOORLConfig(learns(MOORL_SAC), inner_steps=2),
+    "mixedsac": MOORLConfig(learns(MOORL_SAC), inner_steps=2, meta_rate=1.0),
+    "lookaheadsac": MOORLConfig(learns(MOORL_SAC), inner_steps=2),
 }
 
 
@@ -205,9 +240,18 @@ def test_agent_solves_the_probes(name):
 
     @jax.jit
     def train(agent, data):
+        def draw(key, count=32):
+            rows = jax.random.randint(key, (count,), 0, len(data.rewards))
+            return jax.tree.map(lambda field: field[rows], data)
+
         def step(agent, key):
-            rows = jax.random.randint(key, (32,), 0, len(data.rewards))
-            return agent.update(jax.tree.map(lambda field: field[rows], data))[0], None
+            if name in BY_SOURCE:  # a simulator without a gap
+                keys, count = jax.random.split(key), 32 + DISCRIMINATOR.batch_size
+                return agent.update(SourcedBatch(draw(keys[0], count), draw(keys[1], count)))[0], None
+            if name in BLOCKS:
+                rows = jax.tree.map(lambda field: field.reshape(2, 32, *field.shape[1:]), draw(key, 64))
+                return agent.update(SourceBlock(transitions=rows, offline_share=jnp.float32(1.0)))[0], None
+            return agent.update(draw(key))[0], None
 
         return jax.lax.scan(step, agent, jax.random.split(jax.random.key(1), UPDATES))[0]
 

@@ -6,8 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from algorithms import BCConfig, FQLConfig, IQLConfig, ReBRACConfig, SACConfig, TD3BCConfig
-from hybridrl.types import Transitions
+from algorithms import (
+    BCConfig,
+    DiscriminatorConfig,
+    FQLConfig,
+    IQLConfig,
+    ReBRACConfig,
+    SACConfig,
+    TD3BCConfig,
+)
+from hybridrl.types import SourcedBatch, Transitions
 
 OBS_DIM, ACTION_DIM = 2, 2
 
@@ -54,6 +62,14 @@ def batch(rows=8, seed=0):
             np.where(np.arange(rows)[:, None] == 2, np.nan, rng.uniform(-0.95, 0.95, (rows, ACTION_DIM))), jnp.float32
         ),
     )
+
+
+DISCRIMINATOR = DiscriminatorConfig(hidden_dims=(4,), batch_size=6, learning_rate=2e-2)
+
+
+def sourced(seed=0, rows=8 + DISCRIMINATOR.batch_size):
+    """Random rows of both sources: 8 to learn from and those of the discriminators."""
+    return SourcedBatch(offline=batch(rows, 2 * seed), online=batch(rows, 2 * seed + 1))
 
 
 def assert_identical(first, second):

@@ -1,6 +1,7 @@
 """Published numbers, copied by hand from the papers' tables; phases and when their first update comes."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,8 @@ from experiments.console import scale_note
 from experiments.settings import ALGORITHMS
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
+from hybridrl.training.online import example_transition
+from hybridrl.training.phases import check_phases
 
 TABLE = {  # family: offline agent, updates, critic, actor, std, gain, multiplier, weight, sampled, online backup
     "antmaze": ("calql", 1_000_000, (256,) * 4, (256,) * 2, "free", 0.01, "lagrange", None, True, 10),
@@ -109,6 +112,7 @@ def test_scale_cpu_shrinks_budgets_and_widths_only(algo, family):
         *(f"schedule.{name}" for name in ("offline_every", "dense_every", "dense_until", "every")),
         *(f"loop.{name}" for name in ("log_every", "checkpoint_every", "eval_episodes", "probe_rows")),
         *(f"agent.{part}{net}_hidden_dims" for part in ("", "sac.") for net in ("actor", "critic", "value")),
+        "agent.discriminator.hidden_dims",
     }
     assert all(flat(small)[name] < flat(paper)[name] for name in changed if name.startswith(("schedule", "loop")))
 
@@ -350,3 +354,63 @@ def test_a_pairs_settings_are_found_by_their_short_names():
     assert (config.agent.offline.expectile, config.agent.offline.discount) == (0.8, 0.9)
     with pytest.raises(ConfigError, match=r"agent\.offline\.discount=0\.9 and agent\.online\.discount=0\.99"):
         config.check()
+
+
+GAP_TASK = dataclasses.replace(task_of("locomotion"), simulator=lambda task: None)
+
+
+def phases_on(task, algo, scale="paper", **schedule):
+    found = presets.module(algo).preset(task, scale)
+    config = SimpleNamespace(algo=algo, agent=found.agent, schedule=dataclasses.replace(found.schedule, **schedule))
+    return presets.module(algo).phases(config, task)
+
+
+@pytest.mark.parametrize(("algo", "rows"), [("h2o", 128), ("darc", 256), ("darcplus", 256)])
+def test_gap_algorithms_learn_in_rounds_from_real_and_simulated_rows(algo, rows):
+    """A thousand simulated steps, then a thousand updates; 256 rows of each source more for the discriminators."""
+    (online,) = phases_on(GAP_TASK, algo)
+    assert (online.env_steps, online.updates_per_step, online.update_every) == (1_000_000, 1_000, 1_000)
+    assert (online.batches, online.batch_size, online.offline_ratio) == ("separate", rows + 256, 0.5)
+    assert (online.actions, online.min_buffer, online.start_buffer) == ("policy", 1, "keep")
+    assert online.evaluate_at[:2] == (10_000, 20_000)
+    loop = presets.module(algo).preset(GAP_TASK, "paper").loop
+    assert loop.eval_episodes == 5
+    agent = online.learner.config
+    assert getattr(agent, "critic_on_real", algo == "darcplus") == (algo == "darcplus")
+    check_phases((online,), example_transition(17, 6))
+
+
+@pytest.mark.parametrize("change", [{"retention": "none"}, {"offline_ratio": 0.25}, {"offline_updates": 10}])
+def test_gap_algorithms_name_what_they_do_not_have(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        phases_on(GAP_TASK, "h2o", **change)
+    with pytest.raises(ConfigError, match=r"acts in a simulator and task 'a-locomotion' has none"):
+        phases_on(task_of("locomotion"), "h2o")
+
+
+@pytest.mark.parametrize(
+    ("algo", "rate", "source"), [("moorl", 0.5, "coin"), ("mixedsac", 1.0, "mixed"), ("lookaheadsac", 0.5, "mixed")]
+)
+def test_moorl_and_its_controls_differ_in_two_settings(algo, rate, source):
+    task = task_of("locomotion")
+    agent = presets.module(algo).preset(task, "paper").agent
+    assert (agent.meta_rate, agent.source_choice, agent.inner_steps) == (rate, source, 5)
+    plain = presets.module("moorl").preset(task, "paper").agent
+    assert dataclasses.replace(agent, meta_rate=0.5, source_choice="coin") == plain
+    warmup, online = phases_on(task, algo)
+    assert (warmup.env_steps, warmup.actions, warmup.updates_per_step) == (5_000, "uniform", 0)
+    assert (online.batches, online.block_length, online.block_source) == ("blocks", 5, source)
+    assert (online.env_steps, online.batch_size, online.offline_ratio) == (245_000, 256, 0.5)
+    first, _, _ = phases_on(task, algo, offline_updates=100)
+    assert (first.offline, first.batches, first.num_updates) == (True, "blocks", 100)
+    assert phases_on(task, algo, update_every=5)[-1].update_every == 5
+    check_phases((first, warmup, online), example_transition(3, 2))
+    with pytest.raises(ConfigError, match="retention"):
+        phases_on(task, algo, retention="none")
+
+
+def test_moorl_has_rlpds_networks_on_sparse_tasks():
+    sac = presets.module("moorl").preset(task_of("antmaze"), "paper").agent.sac
+    assert (sac.critic_hidden_dims, sac.actor_hidden_dims, sac.entropy_backup) == ((256,) * 3, (256,) * 3, False)
+    dense = presets.module("moorl").preset(task_of("locomotion"), "paper").agent.sac
+    assert (dense.critic_hidden_dims, dense.entropy_backup, dense.num_critics) == ((256,) * 2, True, 2)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 import envs
 from algorithms import (
@@ -24,6 +25,7 @@ from envs.probe import ProbeEnv
 from hybridrl.datasets import Dataset, Steps
 from hybridrl.errors import ConfigError, DivergenceError
 from hybridrl.logger import read_lines
+from hybridrl.policies import UniformPolicy
 from hybridrl.training.loop import Loop, LoopSettings, Stopped
 from hybridrl.training.phases import Learner, Phase
 
@@ -401,6 +403,72 @@ def test_whole_episodes_are_inserted_with_their_returns(tmp_path):
     by_step.run()
     np.testing.assert_array_equal(loop.buffer.storage.actions, by_step.buffer.storage.actions)
     assert np.isnan(np.asarray(by_step.buffer.storage.mc_returns)).all()
+
+
+class Tally(struct.PyTreeNode):
+    """An agent that counts updates and rows by source, and acts at random."""
+
+    updates: jax.Array
+    seen: jax.Array
+    spread: jax.Array
+
+    @classmethod
+    def create(cls, key, example, config):
+        return cls(jnp.int32(0), jnp.zeros(2), jnp.float32(0))
+
+    def fit_observations(self, observations):
+        return self.replace(spread=observations.std())
+
+    def update(self, batch):
+        seen = jnp.stack([batch.offline.observations.sum(), batch.online.observations.sum()])
+        return self.replace(updates=self.updates + 1, seen=self.seen + seen), {"batch/sum": seen.sum()}
+
+    def policy(self, *, deterministic):
+        return UniformPolicy(action_dim=1)
+
+    def diagnose(self, batch, key):
+        return {"q": batch.rewards.mean(), "td_error": batch.rewards.mean()}
+
+
+ROUNDS = Phase(
+    "online",
+    Learner(Tally, None),
+    env_steps=70,
+    updates_per_step=3,
+    update_every=20,
+    batches="separate",
+    offline_ratio=0.5,
+    batch_size=8,
+    evaluate_at=(50,),
+)
+
+
+def test_updates_in_rounds_survive_a_stop_and_constants_come_from_the_data(tmp_path):
+    """After steps 20, 40 and 60, three updates each; a checkpoint falls between two rounds."""
+    settings = dataclasses.replace(SETTINGS, log_every=10, checkpoint_every=30)
+    whole = new_loop(tmp_path / "whole", phases=(ROUNDS,), settings=settings)
+    whole.run()
+    assert int(whole.agent.updates) == whole.progress.updates == whole.progress.online_updates == 9
+    assert [line["step"] for line in read_lines(tmp_path / "whole" / "metrics.jsonl")] == [20, 40, 60]
+    np.testing.assert_allclose(whole.agent.spread, np.asarray(dataset().transitions.observations).std(), rtol=1e-5)
+    with pytest.raises(Stopped):
+        new_loop(tmp_path / "cut", Watcher(6), phases=(ROUNDS,), settings=settings).run()
+    resumed = new_loop(tmp_path / "cut", phases=(ROUNDS,), settings=settings)
+    assert resumed.progress.step == 30
+    resumed.run()
+    assert_same(resumed.agent, whole.agent)
+    assert logs(tmp_path / "cut") == logs(tmp_path / "whole")
+    assert whole._offline_share(ROUNDS) == 0.5
+
+
+@pytest.mark.parametrize(("source", "expected"), [("coin", 0.2), ("alternate", 0.5), ("proportional", None)])
+def test_the_panel_knows_the_share_of_offline_blocks(tmp_path, source, expected):
+    phase = dataclasses.replace(ROUNDS, batches="blocks", block_source=source, offline_ratio=0.2, updates_per_step=0)
+    loop = new_loop(tmp_path, phases=(phase,))
+    assert loop._offline_share(phase) == 1.0  # the buffer holds less than a batch
+    loop.progress.buffer_rows = 70
+    rows = dataset().num_rows
+    assert loop._offline_share(phase) == pytest.approx(expected or rows / (rows + 70))
 
 
 def test_settings_that_cannot_work_are_named():

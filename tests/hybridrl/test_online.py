@@ -16,6 +16,7 @@ from hybridrl.training.online import (
     transition_row,
 )
 from hybridrl.training.phases import Learner, Phase
+from hybridrl.types import SourceBlock
 
 
 class Counter(struct.PyTreeNode):
@@ -68,6 +69,58 @@ def test_mixing_takes_its_share_from_the_offline_rows_and_none_at_ratio_zero():
         agent, buffer = Counter(jnp.int32(0), jnp.float32(0)), ReplayBuffer.create(example_transition(2, 1), 5)
         _, _, metrics = insert_and_update(agent, buffer, source, row(2.0), jnp.int32(1), jax.random.key(0), phase=phase)
         assert metrics["batch/mean"] == expected
+
+
+class BySource(struct.PyTreeNode):
+    """An agent that remembers the offline and the online rewards it was fed."""
+
+    totals: jax.Array
+
+    def update(self, batch):
+        if isinstance(batch, SourceBlock):
+            parts = batch.transitions.rewards.sum() * jnp.stack([batch.offline_share, 1.0 - batch.offline_share])
+        else:
+            parts = jnp.stack([batch.offline.rewards.sum(), batch.online.rewards.sum()])
+        return self.replace(totals=self.totals + parts), {"batch/sum": parts.sum()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"batches": "separate", "offline_ratio": 0.5}, [3 * 8 * 100.0, 3 * 8 * 2.0]),
+        # Blocks 3, 4 and 5: the middle one is offline.
+        ({"batches": "blocks", "block_length": 2, "block_source": "alternate"}, [16 * 100.0, 2 * 16 * 2.0]),
+    ],
+)
+def test_a_phase_says_what_an_update_gets(settings, expected):
+    phase = Phase("online", LEARNER, env_steps=1, updates_per_step=3, batch_size=8, **settings)
+    offline = UniformSampler(jax.tree.map(lambda field: jnp.full_like(field, 100.0), example_transition(2, 1)))
+    buffer = ReplayBuffer.create(example_transition(2, 1), 64)
+    buffer = buffer.insert(jax.tree.map(lambda field: jnp.full((8, *field.shape[1:]), 2.0), example_transition(2, 1)))
+    agent, _, _ = insert_and_update(
+        BySource(jnp.zeros(2)), buffer, offline, row(2.0), jnp.int32(1), jax.random.key(0), jnp.int32(3), phase=phase
+    )
+    np.testing.assert_allclose(agent.totals, expected)
+
+
+def test_the_dataset_is_never_written_and_the_buffer_wraps_around():
+    """Ten thousand insertions beside training on both."""
+    rows = jax.tree.map(
+        lambda field: jnp.arange(5.0 * field[0].size).reshape(5, *field.shape[1:]), example_transition(2, 1)
+    )
+    before = [np.asarray(field).tobytes() for field in jax.tree.leaves(rows)]
+    phase = Phase("o", LEARNER, env_steps=1, updates_per_step=1, batch_size=4, batches="separate", offline_ratio=0.5)
+    agent, buffer = BySource(jnp.zeros(2)), ReplayBuffer.create(example_transition(2, 1), 600)
+    many = jax.tree.map(lambda field: jnp.ones((500, *field.shape[1:])), example_transition(2, 1))
+    for round_number in range(20):
+        new = many.replace(rewards=jnp.full(500, float(round_number)))
+        agent, buffer, _ = insert_and_update(
+            agent, buffer, UniformSampler(rows), new, jnp.int32(500), jax.random.key(round_number), phase=phase
+        )
+    assert [np.asarray(field).tobytes() for field in jax.tree.leaves(rows)] == before
+    assert int(buffer.size) == 600
+    assert int(buffer.cursor) == 10_000 % 600
+    assert sorted(set(np.asarray(buffer.storage.rewards).tolist())) == [18.0, 19.0]
 
 
 def test_a_count_of_zero_adds_nothing():

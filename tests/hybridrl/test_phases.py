@@ -55,6 +55,11 @@ def test_a_run_needs_a_phase():
         {"env_steps": 1, "actions": "best"},
         {"env_steps": 1, "insert": "never"},
         {"env_steps": 1, "offline_ratio": 1.5},
+        {"env_steps": 1, "batches": "both"},
+        {"env_steps": 1, "batches": "separate"},
+        {"env_steps": 1, "batches": "separate", "offline_ratio": 0.25},
+        {"num_updates": 1, "batches": "separate", "offline_ratio": 0.5},
+        {"env_steps": 1, "batches": "blocks", "block_source": "die"},
     ],
 )
 def test_phases_that_contradict_themselves(setting):
@@ -69,6 +74,7 @@ def test_what_a_phase_needs():
     assert (online.offline, online.length, online.needs_dataset) == (False, 9, False)
     assert dataclasses.replace(online, offline_ratio=0.1).needs_dataset
     assert dataclasses.replace(online, start_buffer="offline").needs_dataset
+    assert dataclasses.replace(online, batches="blocks").needs_dataset
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_training():
@@ -79,7 +85,9 @@ def test_a_batch_that_does_not_divide_is_refused_before_training():
     check_phases((dataclasses.replace(online, batch_size=32),), example_transition(2, 1))
 
 
-@pytest.mark.parametrize("wrong", [{"min_buffer": 0}, {"updates_per_step": -1}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"min_buffer": 0}, {"updates_per_step": -1}, {"batch_size": 0}, {"update_every": 0}, {"block_length": 0}]
+)
 def test_numbers_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Phase("online", Learner(None, None), env_steps=10, **wrong)

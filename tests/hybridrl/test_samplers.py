@@ -5,7 +5,15 @@ import pytest
 
 from hybridrl.datasets import Dataset
 from hybridrl.errors import ConfigError
-from hybridrl.replay import MixtureSampler, SegmentSampler, UniformSampler, offline_rows
+from hybridrl.replay import (
+    BlockSampler,
+    MixtureSampler,
+    ReplayBuffer,
+    SegmentSampler,
+    SeparateSampler,
+    UniformSampler,
+    offline_rows,
+)
 from hybridrl.types import Transitions
 
 
@@ -84,6 +92,72 @@ def test_uniform_sampling_reaches_every_row_alike():
 def test_an_unknown_order_is_refused():
     with pytest.raises(ConfigError, match="unknown mix order 'shuffle'"):
         offline_rows(8, 0.5, "shuffle")
+
+
+def filled(rows, capacity=400):
+    """A replay buffer with the online rows 0 to `rows`."""
+    buffer = ReplayBuffer.create(ONLINE.transitions, capacity)
+    return buffer.insert(source(np.arange(rows)).transitions) if rows else buffer
+
+
+def test_separate_sources_have_as_many_rows_and_stay_apart():
+    batch = SeparateSampler(OFFLINE, filled(200)).sample(jax.random.key(0), 512)
+    offline, online = np.asarray(batch.offline.rewards), np.asarray(batch.online.rewards)
+    assert offline.shape == online.shape == (512,)
+    assert offline.min() >= 1000
+    assert online.max() < 200
+    assert not np.array_equal(offline - 1000, online)
+    np.testing.assert_array_equal(batch.online.observations[:, 0], online)
+
+
+def blocks(choice, count=10_000, rows=200, ratio=0.3, batch_size=4, num_batches=3):
+    """Rewards `(count, num_batches, batch_size)` and offline shares `(count,)` of many blocks."""
+    online = filled(rows)
+
+    @jax.jit
+    @jax.vmap
+    def draw(key, index):
+        block = BlockSampler(OFFLINE, online, index, num_batches, choice, ratio).sample(key, batch_size)
+        return block.transitions.rewards, block.offline_share
+
+    rewards, shares = draw(jax.random.split(jax.random.key(0), count), jnp.arange(count))
+    return np.asarray(rewards), np.asarray(shares)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"), [("coin", 0.3), ("alternate", 0.5), ("proportional", 300 / (300 + 200))]
+)
+def test_blocks_have_one_source_each_and_the_right_share_of_them(choice, expected):
+    rewards, shares = blocks(choice)
+    offline = rewards >= 1000
+    np.testing.assert_array_equal(offline, np.broadcast_to(shares[:, None, None] == 1.0, offline.shape))
+    assert shares.mean() == pytest.approx(expected, abs=0.02)
+    if choice == "alternate":
+        np.testing.assert_array_equal(shares[:4], [1, 0, 1, 0])
+    assert not np.array_equal(rewards[:, 0], rewards[:, 1])  # fresh batches
+
+
+def test_mixed_blocks_have_an_exact_share_in_every_batch():
+    rewards, shares = blocks("mixed", count=50, ratio=0.5)
+    np.testing.assert_array_equal((rewards >= 1000).sum(axis=2), np.full((50, 3), 2))
+    np.testing.assert_array_equal(shares, np.full(50, 0.5))
+
+
+@pytest.mark.parametrize("choice", ["coin", "alternate", "proportional", "mixed"])
+def test_blocks_are_offline_until_the_buffer_holds_a_batch(choice):
+    for rows in (0, 3):
+        rewards, shares = blocks(choice, count=40, rows=rows, ratio=0.0)
+        assert (rewards >= 1000).all()
+        assert (shares == 1.0).all()
+    rewards, _ = blocks(choice, count=1_000, rows=4, ratio=0.0)
+    assert (rewards < 1000).any()
+
+
+def test_blocks_without_a_buffer_are_offline():
+    block = BlockSampler(OFFLINE, None, jnp.int32(0), 2, "coin", 0.0).sample(jax.random.key(0), 8)
+    assert block.transitions.rewards.shape == (2, 8)
+    assert float(block.transitions.rewards.min()) >= 1000
+    assert block.offline_share == 1.0
 
 
 @pytest.fixture(scope="module")
