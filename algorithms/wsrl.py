@@ -36,7 +36,7 @@ class WSRLConfig:
 
     def offline_learner(self) -> Learner:
         """The offline agent: the online one's networks and discount, with the penalty on."""
-        own = {
+        own: dict[str, Any] = {
             "actor_learning_rate": self.offline_actor_learning_rate,
             "target_update_rate": self.offline_target_update_rate,
         }
