@@ -77,7 +77,11 @@ class RunConsole:
             details = []
             if phase.updates_per_step:
                 every = "step" if phase.update_every == 1 else f"{phase.update_every:,} steps"
-                rows = f"{phase.block_length} x {phase.batch_size}" if phase.batches == "blocks" else phase.batch_size
+                rows = {
+                    "mixed": f"{phase.batch_size}",
+                    "separate": f"{phase.batch_size} + {phase.batch_size}",
+                    "blocks": f"{phase.block_length} x {phase.batch_size}",
+                }[phase.batches]
                 details.append(f"{phase.updates_per_step} agent update(s) of {rows} rows per {every}")
             elif not phase.offline:
                 details.append(f"nothing trained, {phase.actions} actions")

@@ -68,7 +68,7 @@ def gap_phases(learner: Learner, config: Any, task: Task, rows: int) -> tuple[Ph
     if task.simulator is None:
         raise ConfigError(
             f"algo={config.algo} acts in a simulator and task {task.name!r} has none; choose a task with a dynamics "
-            f"gap, e.g. task={task.name}+gravity2"
+            "gap, e.g. task=local/halfcheetah-medium-v0+gravity2"
         )
     for field, expected in {"offline_updates": 0, "retention": "mixed", "offline_ratio": 0.5}.items():
         if getattr(schedule, field) != expected:

@@ -97,8 +97,7 @@ def test_the_true_ratio_is_found(fitted):
 def test_darc_charges_for_transitions_that_reality_does_not_make(fitted):
     for shift, (low, high) in {0.0: (-0.05, 0.05), SHIFT: (-1.4, -0.8)}.items():
         simulated = plane(2, shift, 4_000)
-        config = DARCConfig(SMALL, SETTINGS)
-        agent = DARCAgent.create(jax.random.key(0), plane(0, 0.0, 1), config).replace(discriminators=fitted[shift])
+        agent = DARCAgent(sac=AGENT.sac, discriminators=fitted[shift], config=DARCConfig(SMALL, SETTINGS))
         corrected, corrections = agent.corrected(simulated)
         np.testing.assert_array_equal(corrected.rewards - simulated.rewards, corrections)
         wrong = np.asarray(simulated.observations[:, 0] > 0)

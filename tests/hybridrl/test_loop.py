@@ -312,8 +312,9 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
 
     def poisoning():
         save()
-        nan = jnp.full_like(loop._offline.transitions.rewards, jnp.nan)
-        loop._offline = loop._offline.replace(transitions=loop._offline.transitions.replace(rewards=nan))
+        rows = loop._offline.transitions
+        poisoned = rows.replace(rewards=jnp.full_like(rows.rewards, jnp.nan))
+        loop._samplers[0] = loop._offline.replace(transitions=poisoned)
 
     loop._save = poisoning
     with pytest.raises(DivergenceError, match=r"in phase 'offline' at step 30 .*the last checkpoint is kept"):
