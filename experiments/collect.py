@@ -67,7 +67,7 @@ TRAINING = {  # robot -> settings, rows per update
     "walker2d": (BEHAVIOR_SAC, 256),
     "ant": (BEHAVIOR_SAC, 256),
 }
-STEPS = {"hopper": 120_000, "halfcheetah": 150_000, "walker2d": 150_000, "ant": 1_000_000}
+STEPS = {"hopper": 300_000, "halfcheetah": 150_000, "walker2d": 300_000, "ant": 1_000_000}
 EXPLORED = {f"{domain}-rnd": domain for domain in DOMAINS}
 EXPLORED_STEPS = 100_000
 
