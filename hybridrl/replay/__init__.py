@@ -1,6 +1,7 @@
 """Arrays to batches, on the device."""
 
 from hybridrl.replay.buffer import ReplayBuffer
+from hybridrl.replay.goals import FlatGoals, GoalMixture, HierarchicalGoals, OptionGoals
 from hybridrl.replay.lookahead import BufferLookahead, Lookahead, LookaheadSampler
 from hybridrl.replay.samplers import (
     BlockSampler,
@@ -14,9 +15,13 @@ from hybridrl.replay.samplers import (
 __all__ = [
     "BlockSampler",
     "BufferLookahead",
+    "FlatGoals",
+    "GoalMixture",
+    "HierarchicalGoals",
     "Lookahead",
     "LookaheadSampler",
     "MixtureSampler",
+    "OptionGoals",
     "ReplayBuffer",
     "SegmentSampler",
     "SeparateSampler",
