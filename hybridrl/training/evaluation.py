@@ -23,15 +23,18 @@ class Episodes:
     lengths: np.ndarray  # environment steps
     successes: np.ndarray  # bool: solved at any step
     scores: np.ndarray  # on the task's 0-100 scale
+    goals: np.ndarray | None = None  # numbers of the goals, from 1; None where the task has none
 
     def summary(self) -> dict[str, float]:
-        """Means over the episodes."""
-        return {
+        """Means over the episodes, and the score of each goal. All goals have as many episodes."""
+        means = {
             "score": float(self.scores.mean()),
             "return": float(self.returns.mean()),
             "length": float(self.lengths.mean()),
             "success_rate": float(self.successes.mean()),
         }
+        numbers: list[int] = [] if self.goals is None else np.unique(self.goals).tolist()
+        return means | {f"score_goal_{number}": float(self.scores[self.goals == number].mean()) for number in numbers}
 
     def records(self) -> dict[str, list[Any]]:
         """The outcomes as plain lists, for JSON."""
@@ -40,6 +43,7 @@ class Episodes:
             "lengths": [int(value) for value in self.lengths],
             "successes": [bool(value) for value in self.successes],
             "scores": [float(value) for value in self.scores],
+            **({} if self.goals is None else {"goals": [int(value) for value in self.goals]}),
         }
 
 
@@ -50,25 +54,33 @@ def evaluate(
     num_episodes: int,
     key: jax.Array,
     seed: int,
-    context_of: Callable[[dict[str, Any]], Any] = lambda info: None,
+    context_of: Callable[[dict[str, Any]], Any] | None = None,
 ) -> Episodes:
-    """Run `num_episodes` episodes, `len(envs)` at a time in step, each to its end.
+    """Run `num_episodes` episodes, or so many for each of the task's goals, `len(envs)` at a time, each to its end.
 
     Every environment plays the same number of episodes (the last round may leave some idle), so that short episodes
-    are not counted more often than long ones.
+    are not counted more often than long ones. Goals take turns, so that each round has easy and hard ones.
 
     Args:
         policy: what acts; its `begin` gets the context of each episode, stacked over environments.
         envs: environments of `task`, as `envs.make_env` builds them.
         seed: episode i is reset with seed `seed + i`.
-        context_of: picks the context for `policy.begin` out of `reset`'s info.
+        context_of: picks the context for `policy.begin` out of `reset`'s info. By default it is the goal where the task
+            has goals, and None elsewhere.
     """
+    if context_of is None:
+        context_of = (lambda info: info["goal"]) if task.num_goals else (lambda info: None)
+    goals = None if task.num_goals == 0 else 1 + np.arange(num_episodes * task.num_goals) % task.num_goals
+    num_episodes = num_episodes if goals is None else len(goals)
     returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
     successes = np.zeros(num_episodes, bool)
     for first in range(0, num_episodes, len(envs)):
         count = min(len(envs), num_episodes - first)
         key, round_key = jax.random.split(key)
-        starts = [env.reset(seed=seed + first + index) for index, env in enumerate(envs[:count])]
+        starts = [
+            env.reset(seed=seed + episode, **({} if goals is None else {"options": {"task_id": int(goals[episode])}}))
+            for episode, env in zip(range(first, first + count), envs, strict=False)
+        ]
         # All rounds act on the same number of rows, so that one compiled call serves them.
         observations = np.zeros((len(envs), *starts[0][0].shape), starts[0][0].dtype)
         observations[:count] = [observation for observation, _ in starts]
@@ -88,4 +100,4 @@ def evaluate(
                 lengths[episode] += 1
                 successes[episode] |= info["success"]
                 running[index] = not (terminated or truncated)
-    return Episodes(returns, lengths, successes, task.score(returns, successes))
+    return Episodes(returns, lengths, successes, task.score(returns, successes), goals)

@@ -17,7 +17,7 @@ from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError, DivergenceError
 from hybridrl.logger import RunLogger, read_lines
 from hybridrl.policies import UniformPolicy
-from hybridrl.replay import LookaheadSampler, ReplayBuffer, UniformSampler
+from hybridrl.replay import ReplayBuffer, UniformSampler
 from hybridrl.task import Task
 from hybridrl.training.evaluation import evaluate
 from hybridrl.training.offline import train_steps
@@ -46,7 +46,7 @@ class LoopSettings:
         log_every: updates or environment steps per line of metrics.
         checkpoint_every: updates or environment steps per checkpoint. Environments are rebuilt at each, also in runs
             that are never interrupted, so that no simulator state has to be stored.
-        eval_episodes: episodes per evaluation.
+        eval_episodes: episodes per evaluation; of each goal, where the task has several.
         eval_envs: how many of them run in step.
         probe_rows: rows of the fixed offline batch, and of the newest finished online steps, for the switch panel.
     """
@@ -158,8 +158,7 @@ class Loop:
         self._offline = None if dataset is None else UniformSampler(dataset.transitions)
         self._lookaheads = [phase.lookahead(settings.discount) for phase in phases]
         self._samplers = [
-            self._offline if dataset is None or ahead is None else LookaheadSampler.create(dataset, ahead)
-            for ahead in self._lookaheads
+            None if dataset is None else phase.dataset_sampler(dataset, settings.discount) for phase in phases
         ]
         self._offline_probe = self._draw_probe(dataset)
         self.checkpoints = Checkpoints(folder / "checkpoints")
@@ -350,7 +349,7 @@ class Loop:
 
     def _panel(self, phase: Phase, metrics: dict[str, float], key: jax.Array) -> dict[str, float]:
         """The switch panel's figures now; those that do not exist yet are left out."""
-        batches: dict[str, Transitions] = {}
+        batches: dict[str, Any] = {}
         if self._offline_probe is not None:
             batches["offline"] = self._offline_probe
         if self.progress.probe_rows == self.online_probe.capacity:
@@ -470,9 +469,13 @@ class Loop:
         entropy = [self._seed, *purpose.encode(), *numbers]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
-    def _draw_probe(self, dataset: Dataset | None) -> Transitions | None:
+    def _draw_probe(self, dataset: Dataset | None) -> Any:
+        """Fixed offline rows for the switch panel, as the agent's `diagnose` takes them."""
         if dataset is None:
             return None
+        if self.phases[0].goals is not None:
+            sampler = self.phases[0].goals.sampler(dataset)
+            return sampler.sample(jax.random.fold_in(self._key, 7), self.settings.probe_rows)
         rng = np.random.default_rng([self._seed, 7])
         rows = rng.integers(0, dataset.num_rows, self.settings.probe_rows)
         return jax.tree.map(lambda field: field[rows], dataset.transitions)

@@ -12,12 +12,14 @@ from hybridrl.types import Agent, Metrics, Transitions
 
 
 @jax.jit
-def value_diagnostics(agent: Agent, batch: Transitions, key: jax.Array) -> Metrics:
+def value_diagnostics(agent: Agent, batch: Any, key: jax.Array) -> Metrics:
     """Mean Q, mean Monte-Carlo return, their difference and the TD error on `batch`, leaves `(rows, ...)`.
 
-    Of an agent that learns no values, the return alone.
+    Of an agent that learns no values, the return alone. Rows with goals have no return.
     """
     found = agent.diagnose(batch, key)
+    if not isinstance(batch, Transitions):
+        return found
     returns = batch.mc_returns.mean()
     if not found:
         return {"return": returns}

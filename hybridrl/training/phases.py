@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError
 from hybridrl.replay import (
     BlockSampler,
@@ -21,6 +22,7 @@ from hybridrl.replay import (
     SeparateSampler,
     UniformSampler,
 )
+from hybridrl.replay.goals import FlatGoals, HierarchicalGoals, OptionGoals
 from hybridrl.replay.samplers import BLOCK_SOURCES
 from hybridrl.training.switch import check_fit
 from hybridrl.types import Agent, Sampler, Transitions
@@ -68,6 +70,7 @@ class Phase:
         min_buffer: updates begin once the buffer holds so many rows.
         n_step: steps per transition of a training batch (see `hybridrl.replay.lookahead`).
         next_actions: whether training batches say which action came next.
+        goals: how goals are drawn for the rows of an offline phase's batches; None for agents without goals.
         evaluate_at: numbers of updates (offline) or steps done in this phase at which to evaluate.
     """
 
@@ -89,6 +92,7 @@ class Phase:
     min_buffer: int = 1
     n_step: int = 1
     next_actions: bool = False
+    goals: FlatGoals | HierarchicalGoals | OptionGoals | None = None
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -127,6 +131,12 @@ class Phase:
                 f"phase {self.name!r}: n_step={self.n_step}, next_actions={self.next_actions}; "
                 f"batches={self.batches!r} look one step ahead: expected 1 and False"
             )
+        if self.goals is not None and (self.env_steps or self.batches != "mixed" or self.lookahead(1.0) is not None):
+            raise ConfigError(
+                f"phase {self.name!r} draws goals and has env_steps={self.env_steps}, batches={self.batches!r}, "
+                f"n_step={self.n_step}, next_actions={self.next_actions}; goals are drawn for single steps of a "
+                "dataset: expected 0, 'mixed', 1, False"
+            )
 
     @property
     def offline(self) -> bool:
@@ -143,6 +153,13 @@ class Phase:
         plain = self.n_step == 1 and not self.next_actions
         return None if plain else Lookahead(self.n_step, self.next_actions, discount)
 
+    def dataset_sampler(self, dataset: Dataset, discount: float) -> Sampler:
+        """Draws the offline rows of its batches from `dataset`."""
+        if self.goals is not None:
+            return self.goals.sampler(dataset)
+        ahead = self.lookahead(discount)
+        return UniformSampler(dataset.transitions) if ahead is None else LookaheadSampler.create(dataset, ahead)
+
     @property
     def needs_dataset(self) -> bool:
         """Whether it reads offline data to train on."""
@@ -150,7 +167,7 @@ class Phase:
 
     def sampler(
         self,
-        offline: UniformSampler | LookaheadSampler | None,
+        offline: Sampler | None,
         buffer: ReplayBuffer | None,
         index: jax.Array,
         lookahead: Lookahead | None = None,
@@ -158,7 +175,7 @@ class Phase:
         """Where an update's batch comes from.
 
         Args:
-            offline: rows of the dataset; None only where `needs_dataset` is false.
+            offline: rows of the dataset, as `dataset_sampler` draws them; None only where `needs_dataset` is false.
             buffer: the replay buffer; None in an offline phase.
             index: int32 `()`, number of the update within the phase.
             lookahead: what mixed batches tell of the buffer's rows beyond one step.
@@ -194,7 +211,9 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
         if phase.offline or phase.updates_per_step > 0:
             row = example.replace(next_actions=example.actions) if phase.next_actions else example
             buffer = None if phase.offline else ReplayBuffer.create(row, 1)
-            sampler = phase.sampler(UniformSampler(row), buffer, jnp.int32(0))  # rows that look ahead have these shapes
+            # Rows that look ahead have the shapes of plain ones.
+            offline = UniformSampler(row) if phase.goals is None else phase.goals.sampler(_one_row(example))
+            sampler = phase.sampler(offline, buffer, jnp.int32(0))
             batch = jax.eval_shape(functools.partial(sampler.sample, batch_size=phase.batch_size), jax.random.key(0))
             try:
                 jax.eval_shape(lambda agent, batch: agent.update(batch), _shapes(phase.learner, example), batch)
@@ -219,3 +238,13 @@ def check_handover(before: Learner, after: Learner, example: Transitions) -> Non
 def _shapes(learner: Learner, example: Transitions) -> Agent:
     found: Agent = jax.eval_shape(learner.create, jax.random.key(0), example)
     return found
+
+
+def _one_row(example: Transitions) -> Dataset:
+    """The dataset of one episode of one step, `example`, leaves `(1, ...)`."""
+    return Dataset(
+        transitions=example,
+        truncations=jnp.ones(1),
+        episode_starts=jnp.zeros(1, jnp.int32),
+        episode_lengths=jnp.ones(1, jnp.int32),
+    )

@@ -83,3 +83,40 @@ def test_randomness_follows_the_key_and_differs_between_rounds():
     np.testing.assert_array_equal(returns(1), returns(1))
     assert not np.array_equal(returns(1), returns(2))
     assert len(np.unique(returns(1))) == 8
+
+
+class GoalEnv(CountingEnv):
+    """Each goal has its own score, and the policy is told the goal's number."""
+
+    def reset(self, *, seed, options):
+        observation, _ = super().reset(seed=seed)
+        self.number = options["task_id"]
+        return observation, {"goal": np.full(2, self.number, np.float32)}
+
+    def step(self, action):
+        observation, reward, _, ended, info = super().step(action)
+        return observation, reward, ended, ended, info | {"success": ended and action[0] == self.number == 2}
+
+
+class TellsItsGoal(struct.PyTreeNode):
+    def begin(self, context):
+        return context
+
+    def act(self, carry, observations, key):
+        return carry[:, :1], carry
+
+
+@pytest.mark.parametrize("num_envs", [1, 4, 20])
+def test_every_goal_has_as_many_episodes_and_reaches_the_policy(num_envs):
+    task = Task(name="goals", family="probe", env_id="none", horizon=9, success_key="success", num_goals=3)
+    seeds: list[int] = []
+    envs = [GoalEnv(seeds) for _ in range(num_envs)]
+    episodes = evaluate(TellsItsGoal(), envs, task, 4, jax.random.key(0), 70)
+    assert seeds == list(range(70, 82))
+    np.testing.assert_array_equal(episodes.goals, [1, 2, 3] * 4)
+    np.testing.assert_array_equal(episodes.returns, episodes.goals * episodes.lengths)
+    np.testing.assert_array_equal(episodes.successes, episodes.goals == 2)
+    summary = episodes.summary()
+    assert [summary[f"score_goal_{number}"] for number in (1, 2, 3)] == [0.0, 100.0, 0.0]
+    np.testing.assert_allclose(summary["score"], 100.0 / 3.0)
+    assert episodes.records()["goals"] == [1, 2, 3] * 4
