@@ -11,7 +11,7 @@ from flax import linen as nn
 from hybridrl.networks.mlp import MLP, head_inits
 
 _EDAC_BOUND = 3e-3  # of a critic's output layer under "edac"
-_MEMBERS: dict[str, Any] = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "out_axes": 0}
+MEMBERS: dict[str, Any] = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "out_axes": 0}
 
 
 class CriticEnsemble(nn.Module):
@@ -37,14 +37,14 @@ class CriticEnsemble(nn.Module):
         batch = jnp.broadcast_shapes(observations.shape[:-1], actions.shape[:-1])
         observations = jnp.broadcast_to(observations, (*batch, observations.shape[-1]))
         inputs = jnp.concatenate([observations, jnp.broadcast_to(actions, (*batch, actions.shape[-1]))], axis=-1)
-        ensemble = nn.vmap(MLP, in_axes=None, axis_size=self.num_critics, **_MEMBERS)
+        ensemble = nn.vmap(MLP, in_axes=None, axis_size=self.num_critics, **MEMBERS)
         trunk = (self.hidden_dims, self.layer_norm, self.initializer, self.last_gain, self.activation, self.norm_last)
         features = ensemble(*trunk, name="members")(inputs)
         head = head_inits(self.initializer, _EDAC_BOUND, self.output_gain)
         if self.shared_head:
             values = nn.Dense(1, name="head", **head)(features)
         else:
-            heads = nn.vmap(nn.Dense, in_axes=0, axis_size=self.num_critics, **_MEMBERS)
+            heads = nn.vmap(nn.Dense, in_axes=0, axis_size=self.num_critics, **MEMBERS)
             values = heads(1, name="member_heads", **head)(features)
         return values[..., 0]
 
