@@ -3,12 +3,19 @@
 from algorithms.bc import BCAgent, BCConfig
 from algorithms.calql import CalQLAgent, CalQLConfig
 from algorithms.cql import CQLAgent, CQLConfig, PenaltyConfig
+from algorithms.crl import CRLAgent, CRLConfig
 from algorithms.darc import DARCAgent, DARCConfig
 from algorithms.dynamics import DiscriminatorConfig
 from algorithms.fql import FQLAgent, FQLConfig
+from algorithms.gcbc import GCBCAgent, GCBCConfig
+from algorithms.gciql import GCIQLAgent, GCIQLConfig
+from algorithms.gcivl import GCIVLAgent, GCIVLConfig
 from algorithms.h2o import H2OAgent, H2OChoices, H2OConfig
+from algorithms.hiql import HIQLAgent, HIQLConfig
 from algorithms.iql import IQLAgent, IQLConfig
 from algorithms.moorl import MOORLAgent, MOORLConfig
+from algorithms.ota import OTAAgent, OTAConfig
+from algorithms.qrl import QRLAgent, QRLConfig
 from algorithms.rebrac import ReBRACAgent, ReBRACConfig
 from algorithms.rlpd import RLPDAgent, RLPDConfig
 from algorithms.rnd import RNDAgent, RNDConfig
@@ -34,6 +41,13 @@ AGENTS = {
     "moorl": MOORLAgent,
     "mixedsac": MOORLAgent,
     "lookaheadsac": MOORLAgent,
+    "gcbc": GCBCAgent,
+    "gcivl": GCIVLAgent,
+    "gciql": GCIQLAgent,
+    "qrl": QRLAgent,
+    "crl": CRLAgent,
+    "hiql": HIQLAgent,
+    "ota": OTAAgent,
 }
 
 __all__ = [
@@ -42,6 +56,8 @@ __all__ = [
     "BCConfig",
     "CQLAgent",
     "CQLConfig",
+    "CRLAgent",
+    "CRLConfig",
     "CalQLAgent",
     "CalQLConfig",
     "DARCAgent",
@@ -49,14 +65,26 @@ __all__ = [
     "DiscriminatorConfig",
     "FQLAgent",
     "FQLConfig",
+    "GCBCAgent",
+    "GCBCConfig",
+    "GCIQLAgent",
+    "GCIQLConfig",
+    "GCIVLAgent",
+    "GCIVLConfig",
     "H2OAgent",
     "H2OChoices",
     "H2OConfig",
+    "HIQLAgent",
+    "HIQLConfig",
     "IQLAgent",
     "IQLConfig",
     "MOORLAgent",
     "MOORLConfig",
+    "OTAAgent",
+    "OTAConfig",
     "PenaltyConfig",
+    "QRLAgent",
+    "QRLConfig",
     "RLPDAgent",
     "RLPDConfig",
     "RNDAgent",

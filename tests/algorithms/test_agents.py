@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import BASELINES, DISCRIMINATOR, TINY, assert_identical, batch, same_values, sourced
+from tiny import BASELINES, DISCRIMINATOR, GOAL_AGENTS, TINY, assert_identical, batch, goal_batch, same_values, sourced
 
 from algorithms import (
     AGENTS,
@@ -50,6 +50,7 @@ CONFIGS = {
     "moorl": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2, act_with="adapted"),
     "mixedsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2, meta_rate=1.0),
     "lookaheadsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2),
+    **GOAL_AGENTS,
 }
 BLOCKS = ("moorl", "mixedsac", "lookaheadsac")
 BY_SOURCE = ("h2o", "darc", "darcplus")
@@ -60,6 +61,8 @@ def rows_for(name, seed=0):
     if name in BLOCKS:
         rows = jax.tree.map(lambda *fields: jnp.stack(fields), batch(8, 2 * seed), batch(8, 2 * seed + 1))
         return SourceBlock(transitions=rows, offline_share=jnp.float32(seed % 2))
+    if name in GOAL_AGENTS:
+        return goal_batch(name, 8, seed)
     return sourced(seed) if name in BY_SOURCE else batch(8, seed)
 
 
@@ -80,14 +83,18 @@ def sac_of(agent):
     return agent
 
 
-def slow_if(*slow):
+def actor_of(agent):
+    return agent.parts().get("actor", agent.parts().get("low_actor"))
+
+
+def slow_if(*slow, among=CONFIGS):
     """All agents; those named, another's code with other settings, are marked slow."""
-    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in CONFIGS]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in among]
 
 
-def slow_but(*fast):
+def slow_but(*fast, among=CONFIGS):
     """All agents; those that wrap a fast one's code are marked slow."""
-    return slow_if(*(name for name in CONFIGS if name not in fast))
+    return slow_if(*(name for name in among if name not in fast), among=among)
 
 
 def test_every_agent_is_tested_here():
@@ -101,7 +108,7 @@ def test_agent(name, tmp_path):
     start = create(name, 0)
     once = trained(name, 0)
     assert_identical(once, trained(name, 0))
-    assert not same_values(sac_of(once).actor.params, sac_of(trained(name, 1)).actor.params)
+    assert not same_values(actor_of(once).params, actor_of(trained(name, 1)).params)
     assert_identical(start, create(name, 0))
     reached, metrics = once.update(rows_for(name))
     assert all(value.shape == () and np.isfinite(value) for value in metrics.values())
@@ -122,11 +129,11 @@ def test_agent(name, tmp_path):
     # Parts can be taken out and put back. An agent's own count of updates is none: a new agent begins at 0.
     own = {"delay": once.delay} if hasattr(once, "delay") else {}
     assert_identical(start.with_parts(once.parts()).replace(**own), once)
-    found = once.diagnose(batch(), jax.random.key(0))
-    assert set(found) == ({"q", "td_error"} if "critic" in once.parts() else set())
+    found = once.diagnose(rows_for(name) if name in GOAL_AGENTS else batch(), jax.random.key(0))
+    assert set(found) == (set() if name in ("bc", "gcbc", "crl", "qrl") else {"q", "td_error"})
 
 
-@pytest.mark.parametrize("name", slow_but("sac", "calql", "td3bc", "iql", "fql"))
+@pytest.mark.parametrize("name", slow_but("sac", "calql", "td3bc", "iql", "fql", "ota"))
 def test_vmapped_seeds_equal_lone_seeds(name):
     keys = jax.random.split(jax.random.key(7), 3)
     kind, config, rows = AGENTS[name], CONFIGS[name], rows_for(name)
@@ -134,7 +141,7 @@ def test_vmapped_seeds_equal_lone_seeds(name):
     for index, key in enumerate(keys):
         alone, _ = kind.create(key, batch(), config).update(rows)
         together = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
-        for role in {"actor", "critic"} & alone.parts().keys():
+        for role in {"actor", "low_actor", "critic", "high_value"} & alone.parts().keys():
             pairs = zip(
                 jax.tree.leaves(alone.parts()[role].params),
                 jax.tree.leaves(together.parts()[role].params),
@@ -144,7 +151,7 @@ def test_vmapped_seeds_equal_lone_seeds(name):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in GOAL_AGENTS])
 def test_deterministic_policy_is_the_mode(name):
     agent, observations = create(name, 0), batch().observations
     mode = agent.policy(deterministic=True)
@@ -232,9 +239,7 @@ def transitions(probe, rows=256):
     return Transitions(*[jnp.asarray(column, jnp.float32) for column in columns])
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in slow_but("sac", "calql", "td3bc", "iql", "rebrac", "fql") if name != "bc"]
-)
+@pytest.mark.parametrize("name", slow_but("sac", "calql", "td3bc", "iql", "rebrac", "fql", among=LEARNERS))
 def test_agent_solves_the_probes(name):
     """The bandit's best action is 0.5; the chain's values are 0.9 and 1 at discount 0.9."""
 

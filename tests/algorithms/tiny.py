@@ -8,14 +8,28 @@ import numpy as np
 
 from algorithms import (
     BCConfig,
+    CRLConfig,
     DiscriminatorConfig,
     FQLConfig,
+    GCBCConfig,
+    GCIQLConfig,
+    GCIVLConfig,
+    HIQLConfig,
     IQLConfig,
+    OTAConfig,
+    QRLConfig,
     ReBRACConfig,
     SACConfig,
     TD3BCConfig,
 )
-from hybridrl.types import SourcedBatch, Transitions
+from hybridrl.types import (
+    GoalSteps,
+    GoalTransitions,
+    HierarchicalTransitions,
+    OptionTransitions,
+    SourcedBatch,
+    Transitions,
+)
 
 OBS_DIM, ACTION_DIM = 2, 2
 
@@ -41,6 +55,44 @@ BASELINES = {
     "rebrac": ReBRACConfig(actor_learning_rate=1e-2, critic_learning_rate=3e-2, critic_bc_weight=0.2, **_TD),
     "fql": FQLConfig(learning_rate=1e-2, bc_weight=0.7, flow_steps=3, **_TD),
 }
+_GOALS = {"learning_rate": 1e-2, "discount": 0.9, "value_hidden_dims": (5,), "actor_hidden_dims": (4,)}
+_HIQL = HIQLConfig(
+    representation_dim=3,
+    target_update_rate=0.1,
+    low_awr_temperature=2.0,
+    high_awr_temperature=1.5,
+    max_weight=2.0,
+    **_GOALS,
+)
+GOAL_AGENTS = {
+    "hiql": _HIQL,
+    "ota": OTAConfig(_HIQL, option_steps=2),
+    "gcbc": GCBCConfig(learning_rate=1e-2, actor_hidden_dims=(4,)),
+    "gcivl": GCIVLConfig(target_update_rate=0.1, expectile=0.8, awr_temperature=2.0, max_weight=2.0, **_GOALS),
+    "gciql": GCIQLConfig(target_update_rate=0.1, expectile=0.8, **_GOALS),
+    "qrl": QRLConfig(latent_dim=16, **_GOALS),
+    "crl": CRLConfig(latent_dim=3, **_GOALS),
+}
+
+
+@functools.lru_cache
+def goal_batch(name, rows=8, seed=0):
+    """Random rows with goals, of the kind that the agent takes; every fourth one is at its goal."""
+    rng = np.random.default_rng(100 + seed)
+
+    def states():
+        return jnp.asarray(rng.standard_normal((rows, OBS_DIM)), jnp.float32)
+
+    def steps(observations):
+        masks = jnp.asarray(np.arange(rows) % 4 != 3, jnp.float32)
+        return GoalSteps(observations, states(), states(), -masks, masks)
+
+    here = states()
+    actions = jnp.asarray(rng.uniform(-0.95, 0.95, (rows, ACTION_DIM)), jnp.float32)
+    if name not in ("hiql", "ota"):
+        return GoalTransitions(steps(here), actions, states())
+    hierarchical = HierarchicalTransitions(steps(here), actions, states(), states(), states())
+    return hierarchical if name == "hiql" else OptionTransitions(hierarchical, steps(here))
 
 
 @functools.lru_cache
