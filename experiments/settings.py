@@ -26,8 +26,18 @@ ALGORITHMS = {
     "moorl": "Reptile on SAC, offline and online data as its two tasks (Chaudhary et al. 2025, arXiv 2506.09574)",
     "mixedsac": "MOORL's control: as many SAC updates, each on half offline, half online rows",
     "lookaheadsac": "MOORL's control: its inner steps and meta rate (Lookahead), but mixed batches",
+    "hiql": "goals; one value, two levels of policy; offline (Park et al. 2023, arXiv 2307.11949, as in OGBench)",
+    "ota": "goals; HIQL whose high level's value counts options, not steps (Ahn et al. 2025, arXiv 2505.12737)",
+    "gcbc": "goals; behaviour cloning towards later states; offline (Ghosh et al. 2021, as in OGBench)",
+    "gcivl": "goals; action-free implicit V-learning; offline (Park et al. 2024, arXiv 2410.20092)",
+    "gciql": "goals; implicit Q-learning, DDPG+BC; offline (Kostrikov et al. 2021, as in OGBench)",
+    "qrl": "goals; quasimetric distances, DDPG+BC; offline (Wang et al. 2023, arXiv 2304.01203, as in OGBench)",
+    "crl": "goals; a contrastive critic, DDPG+BC; offline (Eysenbach et al. 2022, arXiv 2206.07568, as in OGBench)",
     "sac": "SAC from scratch with 10 critics and 4 updates a step, no offline data (Haarnoja et al. 2018, as in WSRL)",
 }
+
+# Those that need a task with goals, and data without rewards; all others need rewards.
+GOAL_ALGORITHMS = ("hiql", "ota", "gcbc", "gcivl", "gciql", "qrl", "crl")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from algorithms import PenaltyConfig
+from experiments.settings import GOAL_ALGORITHMS
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
 
@@ -71,7 +72,7 @@ def family(task: Task) -> str:
         single = task.name.replace("-oraclerep", "").replace("-v0", "-singletask-v0")
         raise ConfigError(
             f"task {task.name!r} is goal-conditioned and has no rewards; this algorithm learns from rewards; "
-            f"choose one goal of it, such as {single!r}"
+            f"choose one goal of it, such as {single!r}, or one of algo={', '.join(GOAL_ALGORITHMS)}"
         )
     if task.pixels:
         raise ConfigError(

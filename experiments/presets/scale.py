@@ -1,6 +1,6 @@
 """scale=cpu: the numbers it puts in place of the published ones. Budgets and widths only, never the algorithm.
 
-To tune what a laptop runs by default, edit the table `CPU`.
+To tune what a laptop runs by default, edit the table `CPU`, or `GOALS` for goal-conditioned algorithms.
 """
 
 from __future__ import annotations
@@ -48,6 +48,18 @@ CPU = {
     ),
     "other": CpuScale(),
 }
+# Goal-conditioned agents need more: each value crosses the maze step by step, at the pace of its target network.
+GOALS = CpuScale(
+    offline_updates=80_000,
+    offline_batch_size=256,
+    hidden_width=128,
+    hidden_layers=3,
+    offline_every=10_000,
+    eval_episodes=20,
+    log_every=1_000,
+    checkpoint_every=5_000,
+    probe_rows=256,
+)
 # The probes are small as they are.
 PROBE_LOOP = LoopConfig(log_every=50, checkpoint_every=200, eval_episodes=10, eval_envs=10, probe_rows=64)
 PROBE_EVALUATIONS: dict[str, Any] = {"offline_every": 200, "dense_every": 50, "dense_until": 200, "every": 200}
@@ -64,11 +76,11 @@ _BUDGETS = (
 _LOOP = ("eval_episodes", "log_every", "checkpoint_every", "probe_rows")
 
 
-def shrink(preset: Preset, task: Task) -> Preset:
-    """The preset within what a few CPU cores do in minutes."""
+def shrink(preset: Preset, task: Task, limits: CpuScale | None = None) -> Preset:
+    """The preset within what a few CPU cores do in minutes: within `limits`, or those of the task's family."""
     if task.family == "probe":
         return preset
-    limits = CPU.get(task.family, CPU["other"])
+    limits = limits or CPU.get(task.family, CPU["other"])
     critic_updates = getattr(getattr(preset.agent, "sac", preset.agent), "critic_updates", 1)
     rows = limits.offline_batch_size if critic_updates == 1 else critic_updates * limits.rows_per_critic_update
     schedule = _lower(preset.schedule, limits, _BUDGETS)

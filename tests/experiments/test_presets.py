@@ -9,7 +9,7 @@ from envs import make_task, task_names
 from experiments import presets
 from experiments.config import compose
 from experiments.console import scale_note
-from experiments.settings import ALGORITHMS
+from experiments.settings import ALGORITHMS, GOAL_ALGORITHMS
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
 from hybridrl.training.online import example_transition
@@ -22,6 +22,8 @@ TABLE = {  # family: offline agent, updates, critic, actor, std, gain, multiplie
     "adroit": ("calql", 20_000, (512,) * 3, (512,) * 2, "state", 0.01, "fixed", 1.0, True, 1),
     "locomotion": ("cql", 250_000, (256,) * 2, (256,) * 2, "state", 0.01, "fixed", 5.0, True, 1),
 }
+
+REWARD_ALGORITHMS = [algo for algo in ALGORITHMS if algo not in GOAL_ALGORITHMS]
 
 
 def task_of(family):
@@ -91,7 +93,7 @@ def test_sac_is_wsrls_online_agent():
     assert presets.module("sac").preset(task, "paper").agent == presets.module("wsrl").preset(task, "paper").agent.sac
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", REWARD_ALGORITHMS)
 @pytest.mark.parametrize("family", ["pointmaze", "kitchen", "adroit", "locomotion"])
 def test_scale_cpu_shrinks_budgets_and_widths_only(algo, family):
     task = task_of(family)
@@ -130,13 +132,14 @@ def test_every_combination_of_algorithm_and_task_has_a_preset():
     for algo in ALGORITHMS:
         for name in task_names():
             task = make_task(name)
-            if task.num_goals or task.pixels:  # not every algorithm can take them
+            # Nobody takes images or goals that are less than states, and none takes both rewards and goals.
+            if task.pixels or "-oraclerep-" in name or bool(task.num_goals) != (algo in GOAL_ALGORITHMS):
                 continue
             for scale in ("cpu", "paper"):
                 presets.module(algo).preset(task, scale)
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", REWARD_ALGORITHMS)
 def test_goals_and_images_are_refused(algo):
     with pytest.raises(ConfigError, match="such as 'cube-single-play-singletask-v0'"):
         presets.module(algo).preset(make_task("cube-single-play-oraclerep-v0"), "cpu")
@@ -211,7 +214,8 @@ def test_the_discount_of_the_stored_returns_is_the_agents():
         if algo == "bc":  # it has none, and takes the usual one
             assert compose(["algo=bc"]).loop_settings().discount == 0.99
             continue
-        config = compose([f"algo={algo}", "agent.discount=0.995"])
+        task = ["task=pointmaze-medium-navigate-v0"] if algo in GOAL_ALGORITHMS else []
+        config = compose([f"algo={algo}", "agent.discount=0.995", *task])
         assert config.loop_settings().discount == 0.995
 
 
@@ -414,3 +418,62 @@ def test_moorl_has_rlpds_networks_on_sparse_tasks():
     assert (sac.critic_hidden_dims, sac.actor_hidden_dims, sac.entropy_backup) == ((256,) * 3, (256,) * 3, False)
     dense = presets.module("moorl").preset(task_of("locomotion"), "paper").agent.sac
     assert (dense.critic_hidden_dims, dense.entropy_backup, dense.num_critics) == ((256,) * 2, True, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "discount", "steps", "temperature", "random", "weights", "options"),
+    # weights of cloning: GCIQL, QRL, CRL
+    [
+        ("pointmaze-medium-navigate", 0.99, 25, 3.0, 0.0, (0.003, 0.0003, 0.03), 5),
+        ("pointmaze-giant-stitch", 0.995, 25, 3.0, 0.5, (0.003, 0.0003, 0.03), 5),
+        ("antmaze-large-navigate", 0.99, 25, 3.0, 0.0, (0.3, 0.003, 0.1), 5),
+        ("antmaze-giant-navigate", 0.995, 25, 3.0, 0.0, (0.3, 0.003, 0.1), 5),
+        ("antmaze-medium-explore", 0.99, 25, 10.0, 1.0, (0.01, 0.001, 0.003), 5),
+        ("humanoidmaze-large-stitch", 0.995, 100, 3.0, 0.5, (0.1, 0.001, 0.1), 20),
+        ("antsoccer-arena-stitch", 0.99, 25, 3.0, 0.5, (0.1, 0.003, 0.3), 5),
+        ("cube-quadruple-play", 0.99, 10, 3.0, 0.0, (1.0, 0.3, 3.0), 5),
+        ("scene-noisy", 0.99, 10, 3.0, 0.0, (0.03, 0.03, 0.1), 1),
+        ("puzzle-4x5-play", 0.99, 10, 3.0, 0.0, (1.0, 0.3, 3.0), 1),
+    ],
+)
+def test_goal_conditioned_agents_as_published(name, discount, steps, temperature, random, weights, options):
+    found = {algo: presets.module(algo).preset(make_task(f"{name}-v0"), "paper") for algo in GOAL_ALGORITHMS}
+    agents = {algo: preset.agent for algo, preset in found.items()}
+    hiql = agents["hiql"]
+    assert (hiql.discount, hiql.subgoal_steps, hiql.random_goals, hiql.expectile) == (discount, steps, random, 0.7)
+    assert hiql.low_awr_temperature == hiql.high_awr_temperature == temperature
+    assert (hiql.representation_dim, hiql.target_update_rate, hiql.learning_rate) == (10, 0.005, 3e-4)
+    assert (hiql.value_goals.current, hiql.value_goals.trajectory, hiql.value_goals.random) == (0.2, 0.5, 0.3)
+    assert (agents["ota"].hiql, agents["ota"].option_steps) == (hiql, options)
+    assert tuple(agents[algo].bc_weight for algo in ("gciql", "qrl", "crl")) == weights
+    assert (agents["gcivl"].awr_temperature, agents["gcivl"].expectile, agents["gciql"].expectile) == (10.0, 0.9, 0.9)
+    for algo in ("gcivl", "gciql", "qrl", "crl"):
+        mixture = agents[algo].actor_goals
+        assert (mixture.current, mixture.trajectory, mixture.random) == (0.0, 1.0 - random, random)
+        assert agents[algo].discount == discount
+        assert not mixture.geometric
+    assert agents["gcbc"].actor_goals.trajectory == 1.0
+    for preset in found.values():
+        schedule = preset.schedule
+        assert (schedule.offline_updates, schedule.offline_batch_size, schedule.offline_every) == (
+            1_000_000,
+            1_024,
+            100_000,
+        )
+        assert (schedule.online_steps, preset.loop.eval_episodes) == (0, 50)
+
+
+@pytest.mark.parametrize("algo", GOAL_ALGORITHMS)
+def test_goal_conditioned_agents_refuse_what_they_cannot_see(algo):
+    for name, message in {
+        "pointmaze-umaze-v2": "has no goals",
+        "cube-single-play-oraclerep-v0": "choose 'cube-single-play-v0'",
+        "visual-scene-play-v0": "shows images",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            presets.module(algo).preset(make_task(name), "cpu")
+    task = "task=pointmaze-medium-navigate-v0"
+    (phase,) = compose([f"algo={algo}", task]).phases()
+    assert phase.goals == phase.learner.config.goals()
+    with pytest.raises(ConfigError, match=r"schedule\.online_steps=10; .* expected 0"):
+        compose([f"algo={algo}", task, "schedule.online_steps=10"]).phases()
