@@ -101,7 +101,7 @@ def test_every_agent_is_tested_here():
     assert set(CONFIGS) == set(AGENTS)
 
 
-@pytest.mark.parametrize("name", slow_if("darcplus", "mixedsac", "lookaheadsac"))
+@pytest.mark.parametrize("name", slow_if("darcplus", "mixedsac", "lookaheadsac", "hiql"))
 def test_agent(name, tmp_path):
     """Everything that one compiled update can show."""
     # Same key, same result; another key, another one; the old agent is left as it was.
