@@ -50,11 +50,11 @@ CPU = {
 }
 # Goal-conditioned agents need more: each value crosses the maze step by step, at the pace of its target network.
 GOALS = CpuScale(
-    offline_updates=80_000,
+    offline_updates=120_000,
     offline_batch_size=256,
     hidden_width=128,
     hidden_layers=3,
-    offline_every=10_000,
+    offline_every=15_000,
     eval_episodes=20,
     log_every=1_000,
     checkpoint_every=5_000,
