@@ -477,7 +477,7 @@ def test_formats_are_looked_up_by_name(tmp_path):
     np.savez(tmp_path / "maze.npz", **ogbench_arrays())
     assert len(read(tmp_path, task_of(at_three)).rewards) == 8
     assert set(READERS) >= {"minari", "ogbench"}
-    with pytest.raises(DatasetError, match=r"format 'csv'; expected \['d4rl', 'minari', 'ogbench'"):
+    with pytest.raises(DatasetError, match=r"format 'csv'; expected \['d4rl', 'exorl', 'minari', 'ogbench'"):
         read(tmp_path, task_of(format="csv"))
     with pytest.raises(DatasetError, match="has no dataset"):
         read(tmp_path, Task("x", "probe", "none", 10, success_key="success"))
