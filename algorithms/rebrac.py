@@ -78,14 +78,18 @@ class ReBRACAgent(struct.PyTreeNode):
         key, actor_key, critic_key = jax.random.split(key, 3)
         obs, actions, kind = example.observations, example.actions, config.initializer
         actor = DeterministicActor(
-            tuple(config.actor_hidden_dims), actions.shape[-1], config.actor_layer_norm, kind, norm_last=True
+            tuple(config.actor_hidden_dims),
+            actions.shape[-1],
+            config.actor_layer_norm,
+            kind,
+            norm_last=config.actor_layer_norm,  # without a norm its place is no difference: clones of BC fit
         )
         critic = CriticEnsemble(
             tuple(config.critic_hidden_dims),
             num_critics=2,
             layer_norm=config.critic_layer_norm,
             initializer=kind,
-            norm_last=True,
+            norm_last=config.critic_layer_norm,
         )
         actor_model = Model.create("actor", actor, actor_key, obs, learning_rate=config.actor_learning_rate)
         critic_model = Model.create(

@@ -60,7 +60,7 @@ def carry_over(source: Agent, target: AgentT) -> AgentT:
 
 def check_fit(source: Agent, target: Agent) -> None:
     """Raise ConfigError where `carry_over` would; both may hold shapes only, as from `jax.eval_shape`."""
-    carry_over(source, target)
+    jax.eval_shape(carry_over, source, target)
 
 
 def _values(part: Any) -> Any:

@@ -14,6 +14,8 @@ from algorithms import (
     IQLAgent,
     IQLConfig,
     PenaltyConfig,
+    ReBRACAgent,
+    ReBRACConfig,
     SACAgent,
     SACConfig,
     TD3BCAgent,
@@ -172,3 +174,17 @@ def test_a_target_that_nobody_had_starts_at_its_network():
     identical(after.standardizer, clone.standardizer)
     identical(after.critic, fresh.critic)
     identical(after.target_critic_params, fresh.target_critic_params)
+    check_fit(shapes(BCAgent, BCConfig(actor_hidden_dims=(4,))), shapes(TD3BCAgent, TD3BCConfig(**NETS)))
+
+
+def test_the_place_of_a_norm_matters_only_where_there_is_one():
+    plain = ReBRACConfig(actor_hidden_dims=(4,), critic_hidden_dims=(4,), critic_layer_norm=False)
+    clone = BCConfig(actor_hidden_dims=(4,), standardize_observations=False)
+    before = TD3BCConfig(standardize_observations=False, **NETS)
+    check_fit(shapes(BCAgent, clone), shapes(ReBRACAgent, plain))
+    check_fit(shapes(TD3BCAgent, before), shapes(ReBRACAgent, plain))
+    with pytest.raises(ConfigError, match="critic: norm_last=False before, True expected"):
+        check_fit(
+            shapes(TD3BCAgent, dataclasses.replace(before, critic_layer_norm=True)),
+            shapes(ReBRACAgent, dataclasses.replace(plain, critic_layer_norm=True)),
+        )
