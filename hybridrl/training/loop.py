@@ -364,10 +364,13 @@ class Loop:
         """Expected share of offline rows in a training batch of this phase."""
         if phase.offline:
             return 1.0
+        begun = self.phases[: self.progress.phase + 1]
         inserted = 0
-        if any(p.start_buffer == "offline" for p in self.phases[: self.progress.phase + 1]):
+        if appending := [index for index, p in enumerate(begun) if p.start_buffer == "offline"]:
             assert self._offline is not None
-            inserted = min(len(self._offline.transitions.rewards), self.progress.buffer_rows)
+            newer = sum(p.env_steps for p in begun[appending[-1] : -1]) + self.progress.done
+            # A full ring overwrites the oldest rows first, which are the dataset's.
+            inserted = min(len(self._offline.transitions.rewards), max(self.buffer.capacity - newer, 0))
         in_buffer = inserted / max(self.progress.buffer_rows, 1)
         if phase.batches == "blocks" and phase.block_source != "mixed":
             return self._offline_block_share(phase)

@@ -26,6 +26,7 @@ from hybridrl.datasets import Dataset, Steps
 from hybridrl.errors import ConfigError, DivergenceError
 from hybridrl.logger import read_lines
 from hybridrl.policies import UniformPolicy
+from hybridrl.replay import ReplayBuffer
 from hybridrl.training.loop import Loop, LoopSettings, Stopped
 from hybridrl.training.phases import Learner, Phase
 
@@ -355,7 +356,11 @@ def test_a_buffer_that_begins_with_the_dataset_survives_a_stop(tmp_path):
     assert int(loop.buffer.size) == loop.progress.buffer_rows == rows + 40
     for held, given in zip(jax.tree.leaves(loop.buffer.storage), jax.tree.leaves(dataset().transitions), strict=True):
         np.testing.assert_array_equal(held[:rows], given)
+    loop.progress = dataclasses.replace(loop.progress, phase=0, done=40)  # as at the end of the phase
     assert loop._offline_share(phases[0]) == pytest.approx(rows / (rows + 40))
+    loop.buffer = ReplayBuffer.create(dataset().example, rows + 10)  # a ring in which 30 of them are overwritten
+    loop.progress = dataclasses.replace(loop.progress, buffer_rows=rows + 10)
+    assert loop._offline_share(phases[0]) == pytest.approx((rows - 30) / (rows + 10))
 
 
 def test_constants_of_the_data_and_delayed_steps_survive_a_stop(tmp_path):
