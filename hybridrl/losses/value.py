@@ -35,16 +35,14 @@ def squared_td_errors(q: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def expectile_loss(predictions: jax.Array, targets: jax.Array, expectile: float) -> jax.Array:
-    """Asymmetric squared error of `u = target - prediction` (Kostrikov et al. 2021, section 4.1, eq. 5).
+    """Asymmetric squared error of `u = target - prediction` (Kostrikov et al. 2021, eq. 5).
 
     Args:
         predictions, targets: `(*batch,)`, of equal shape; so is the result, which is not averaged.
-        expectile: weight of `u > 0`; `1 - expectile` weighs the others, a tie included. Near 1 the minimiser follows
-            the largest targets; 0.5 is half the squared error.
+        expectile: weight of `u > 0`; `1 - expectile` weighs `u < 0`. Near 1 the minimiser follows the largest targets;
+            0.5 is half the squared error.
     """
-    chex.assert_equal_shape([predictions, targets])
-    errors = targets - predictions
-    return jnp.where(errors > 0, expectile, 1.0 - expectile) * jnp.square(errors)
+    return expectile_value_loss(predictions[None], targets[None], targets - predictions, expectile)[0]
 
 
 def double_value_targets(
