@@ -36,8 +36,8 @@ class IQLConfig:
     actor_layer_norm: bool = False
     critic_layer_norm: bool = False  # of critics and value
     actor_dropout: float = 0.0  # in the actor's loss only
-    initializer: str = "orthogonal"  # or "xavier_uniform"
-    last_hidden_gain: float | None = 0.01  # orthogonal gain of the actor's last hidden layer; None: sqrt(2)
+    initializer: str = "xavier_orthogonal"  # or "orthogonal" (the authors' code), "xavier_uniform"
+    last_hidden_gain: float | None = 0.1  # of the actor's last hidden layer; None: that of the others
     std_kind: str = "free"  # one deviation for all states, or "state"
     std_bounds: tuple[float, float] = (1e-5, 10.0)
     num_critics: int = 2
@@ -49,7 +49,7 @@ class IQLConfig:
         for field, allowed in {
             "actor": ACTORS,
             "std_kind": ("state", "free"),
-            "initializer": ("orthogonal", "xavier_uniform"),
+            "initializer": ("xavier_orthogonal", "orthogonal", "xavier_uniform"),
         }.items():
             if getattr(self, field) not in allowed:
                 raise ConfigError(f"{field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}")
@@ -66,8 +66,8 @@ class IQLConfig:
 class IQLAgent(struct.PyTreeNode):
     """IQL (Kostrikov et al. 2021): an expectile of Q over the data's actions stands in for the best action's value.
 
-    No action outside the data is ever evaluated. All three losses are taken at the same parameters, and the advantage
-    comes from the target critics, as in the authors' code.
+    No action outside the data is ever evaluated. The advantage comes from the target critics, as in the authors' code.
+    All three losses are taken at the same parameters, as in WSRL's; the authors' code steps the value first.
     """
 
     actor: Model

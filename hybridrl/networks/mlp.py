@@ -11,19 +11,24 @@ from flax import linen as nn
 _ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu}
 
 
-def kernel_init(kind: str, gain: float = math.sqrt(2.0)) -> nn.initializers.Initializer:
-    """An initialiser by name.
+def kernel_init(kind: str, gain: float | None = None) -> nn.initializers.Initializer:
+    """An initialiser of hidden layers by name.
 
-    "orthogonal" has this gain, "xavier_uniform" needs none. "fan_in" is uniform within `1 / sqrt(fan_in)`, PyTorch's
-    default; "edac" the same in hidden layers, with biases of 0.1 and nearly zero heads (An et al. 2021, as in ReBRAC).
+    `gain` multiplies the kernel; None is sqrt(2) for "orthogonal" and 1 for all others. "xavier_orthogonal" is
+    "xavier_uniform" with orthogonal heads (IQL in WSRL's code). "fan_in" is uniform within `1 / sqrt(fan_in)`,
+    PyTorch's default; "edac" the same, with biases of 0.1 and nearly zero heads (An et al. 2021, as in ReBRAC).
     """
     if kind == "orthogonal":
-        return nn.initializers.orthogonal(gain)
-    if kind == "xavier_uniform":
-        return nn.initializers.xavier_uniform()
+        return nn.initializers.orthogonal(math.sqrt(2.0) if gain is None else gain)
+    scale = 1.0 if gain is None else gain**2
+    if kind in ("xavier_uniform", "xavier_orthogonal"):
+        return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
     if kind in ("fan_in", "edac"):
-        return nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-    raise ValueError(f"unknown initialiser {kind!r}; expected 'orthogonal', 'xavier_uniform', 'fan_in' or 'edac'")
+        return nn.initializers.variance_scaling(scale / 3.0, "fan_in", "uniform")
+    raise ValueError(
+        f"unknown initialiser {kind!r}; expected 'orthogonal', 'xavier_uniform', 'xavier_orthogonal', 'fan_in' or "
+        "'edac'"
+    )
 
 
 def bias_init(kind: str) -> nn.initializers.Initializer:
@@ -39,7 +44,7 @@ def head_inits(kind: str, edac_bound: float, gain: float | None = None) -> dict[
     if gain is not None:
         return {"kernel_init": nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")}
     if kind != "edac":
-        return {"kernel_init": kernel_init(kind)}
+        return {"kernel_init": kernel_init("orthogonal" if kind == "xavier_orthogonal" else kind)}
 
     def within(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
         return jax.random.uniform(key, shape, dtype or "float32", minval=-edac_bound, maxval=edac_bound)
@@ -56,7 +61,7 @@ class MLP(nn.Module):
     hidden_dims: tuple[int, ...]
     layer_norm: bool = False
     initializer: str = "orthogonal"
-    last_gain: float | None = None  # orthogonal gain of the last hidden layer where it differs from sqrt(2)
+    last_gain: float | None = None  # gain of the last hidden layer where it differs from the others'
     activation: str = "relu"  # or "gelu"
     norm_last: bool = False  # LayerNorm after the activation, as ReBRAC and FQL have it
     dropout_rate: float = 0.0
@@ -67,8 +72,7 @@ class MLP(nn.Module):
         features = inputs
         activate = _ACTIVATIONS[self.activation]
         for index, width in enumerate(self.hidden_dims):
-            last = index == len(self.hidden_dims) - 1
-            gain = self.last_gain if last and self.last_gain is not None else math.sqrt(2.0)
+            gain = self.last_gain if index == len(self.hidden_dims) - 1 else None
             kernel, bias = kernel_init(self.initializer, gain), bias_init(self.initializer)
             features = nn.Dense(width, kernel_init=kernel, bias_init=bias)(features)
             if self.dropout_rate > 0.0:

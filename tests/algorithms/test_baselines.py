@@ -175,6 +175,11 @@ def test_dropout_is_on_in_the_actors_loss_alone():
     dropped = [agent.actor(observations, dropout_key=jax.random.key(seed)).mean for seed in (0, 1)]
     assert not np.array_equal(*dropped)
     assert not np.array_equal(dropped[0], means[0])
+    _, metrics = agent.update(batch())
+    dropout_key = jax.random.split(agent.key, 3)[2]
+    for key, same in ((dropout_key, True), (None, False)):
+        log_probs = agent.actor(observations, dropout_key=key).log_prob(batch().actions).mean()
+        assert (abs(float(metrics["actor/log_prob"] - log_probs)) < 1e-5) is same
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,11 @@ def test_xavier_bound_and_unknown_kinds():
     kernel = kernel_init("xavier_uniform")(KEY, (40, 60))
     assert np.abs(kernel).max() <= math.sqrt(6 / 100)
     assert np.abs(kernel).max() > 0.95 * math.sqrt(6 / 100)
+    params = TanhNormalActor((40, 40), 2, initializer="xavier_orthogonal", last_gain=0.1).init(KEY, OBS)["params"]
+    last, bound = np.abs(params["MLP_0"]["Dense_1"]["kernel"]).max(), 0.1 * math.sqrt(6 / 80)
+    assert 0.95 * bound < last <= bound
+    head = np.asarray(params["mean"]["kernel"])
+    np.testing.assert_allclose(head.T @ head, 2 * np.eye(2), atol=1e-5)
     with pytest.raises(ValueError, match="unknown initialiser 'zeros'"):
         kernel_init("zeros")
 
