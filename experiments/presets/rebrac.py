@@ -40,6 +40,7 @@ PENALTIES: dict[str, tuple[float, float]] = {
     "antmaze-medium-diverse": (0.001, 0.0),
     "antmaze-large-play": (0.002, 0.001),
     "antmaze-large-diverse": (0.002, 0.002),
+    "maze2d": (0.003, 0.001),  # not in the paper: CORL's configuration files (Tarasov et al. 2022)
     "pen-human": (0.1, 0.5),
     "pen-cloned": (0.05, 0.5),
     "pen-expert": (0.01, 0.01),
@@ -101,7 +102,7 @@ def preset(task: Task, scale: str) -> Preset:
         return Preset(ReBRACConfig(**_AGENT[family]), schedule, PROBE_LOOP)
     actor, critic = published.longest_prefix(task.name, PENALTIES, _OTHERS[family])
     settings = _AGENT[family] | published.target_update_rate(task)
-    if task.family in published.UNPUBLISHED:
+    if task.family in published.UNPUBLISHED or (task.dataset is not None and task.dataset.format == "ogbench"):
         settings |= {"critic_learning_rate": 3e-4, "discount": 0.99}  # ours
     agent = ReBRACConfig(actor_bc_weight=actor, critic_bc_weight=critic, **settings)
     rows = 1_024 if family == "locomotion" else 256

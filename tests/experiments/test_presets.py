@@ -245,6 +245,7 @@ def test_iql_as_published(family, expectile, temperature, dropout, updates):
     assert agent.actor_hidden_dims == agent.critic_hidden_dims == agent.value_hidden_dims == (256, 256)
     assert (agent.actor, agent.std_kind, agent.num_critics, agent.max_weight) == ("normal", "free", 2, 100.0)
     assert (agent.learning_rate, agent.discount) == (3e-4, 0.99)
+    assert (agent.initializer, agent.last_hidden_gain) == ("xavier_orthogonal", 0.1)
     assert (schedule.offline_updates, schedule.offline_batch_size, schedule.online_batch_size) == (updates, 256, 256)
     assert (schedule.retention, schedule.warmup_steps, schedule.updates_per_step) == ("append", 0, 1)
 
@@ -281,6 +282,19 @@ def test_rebrac_as_published(name, family, weights, rates, discount, rows):
     assert agent.critic_layer_norm
     assert not agent.actor_layer_norm
     assert (schedule.offline_batch_size, schedule.online_batch_size) == (rows, rows)
+
+
+@pytest.mark.parametrize("name", ["antmaze-large-navigate-singletask-v0", "cube-single-play-singletask-v0"])
+def test_ogbenchs_tasks_do_not_take_the_d4rl_mazes_rates(name):
+    """Not even its AntMaze, whose tasks share D4RL's family."""
+    agent = presets.module("rebrac").preset(make_task(name), "paper").agent
+    assert (agent.discount, agent.critic_learning_rate) == (0.99, 3e-4)
+
+
+def test_fql_takes_a_weight_of_d4rls_mazes_for_none_of_ogbenchs():
+    for name in ("antmaze-medium-navigate", "antmaze-large-stitch", "antmaze-medium-explore"):
+        agent = presets.module("fql").preset(make_task(f"{name}-singletask-v0"), "paper").agent
+        assert (agent.normalize_q, agent.bc_weight) == (True, 1.0), name
 
 
 def test_rebracs_penalties_change_at_the_switch():
@@ -347,10 +361,10 @@ def test_a_pairs_offline_agent_has_the_online_agents_networks():
     assert agent.offline.penalty.num_critics == 2
     cloning = compose(["offline=bc", "online=sac", REACH]).agent.offline
     assert (cloning.actor, cloning.standardize_observations) == ("tanh_normal", False)
-    assert (
-        compose(["offline=bc", "online=td3bc", REACH, "schedule.online_steps=50"]).agent.offline.actor
-        == "deterministic"
-    )
+    for online in ("td3bc", "rebrac"):
+        config = compose(["offline=bc", f"online={online}", REACH, "schedule.online_steps=50"])
+        assert config.agent.offline.actor == "deterministic"
+        assert [phase.name for phase in config.phases()] == ["offline", "online"]
 
 
 def test_a_pairs_settings_are_found_by_their_short_names():
