@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.claims import Claim, Curves, Finding, final_scores, greater
 
-WINDOW = 1_000  # environment steps after the first update, a third of those that WSRL learns from
+WINDOW = 1_000  # environment steps after the first update, a seventh of those that WSRL learns from
 MARGIN = 5.0  # points of success that count as no loss: one of 20 evaluation episodes
 
 

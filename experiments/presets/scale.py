@@ -38,7 +38,7 @@ CPU = {
     "pointmaze": CpuScale(
         offline_updates=8_000,
         warmup_steps=5_000,
-        online_steps=8_000,
+        online_steps=12_000,
         offline_every=1_000,
         dense_every=100,
         dense_until=500,
