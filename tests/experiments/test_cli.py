@@ -33,7 +33,7 @@ WRONG = {
     "a negative seed": (["seed=-1"], "expected 0 or more"),
     "a choice": (["schedule.retention=som"], "expected one of none, mixed, append"),
     "a choice of the agent's": (["agent.actor_q=max"], "expected one of min, mean"),
-    "a warm-up too long": (["schedule.warmup_steps=9000"], "which includes it"),
+    "a warm-up too long": (["schedule.warmup_steps=99999"], "which includes it"),
     "spacings that do not fit": (["loop.checkpoint_every=350"], "is no multiple of log_every"),
     "a list without -m": (["seed=0,1"], "add -m"),
     "a key twice": (["seed=0", "seed=1"], "given 2 times"),
