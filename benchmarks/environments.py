@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from envs.functional import Continuous, Environment, rollout
 from envs.lock import Lock
 from envs.probe import PROBES
+from envs.tetris import Tetris
 from envs.theory import deep_sea, forest, simplex_linear
 
 NUM_ENVS = 1_024
@@ -31,6 +32,7 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "forest": forest,
     "simplex linear": lambda: simplex_linear().tabular,
     "deep sea 10": lambda: deep_sea(10),
+    "tetris": Tetris,
 }
 
 
