@@ -87,6 +87,31 @@ class SourceBlock(struct.PyTreeNode):
     offline_share: jax.Array  # float32 (): 1.0 if all rows are offline, 0.0 if all are online, else their share
 
 
+class Rollout(struct.PyTreeNode):
+    """Consecutive steps of several environments under one policy.
+
+    After an end the next row of that environment begins a new episode; `next_observations` are what the step led to,
+    never the observation of the reset. The last row is in general no end: the rollout is cut there.
+    """
+
+    observations: jax.Array  # (num_steps, num_envs, obs_dim)
+    actions: jax.Array  # (num_steps, num_envs, action_dim), as the policy returned them
+    rewards: jax.Array  # (num_steps, num_envs), after the task's shift and scale
+    masks: jax.Array  # (num_steps, num_envs), 0.0 after a true termination, else 1.0
+    ends: jax.Array  # (num_steps, num_envs), 1.0 where the episode ended: termination or truncation
+    next_observations: jax.Array  # (num_steps, num_envs, obs_dim)
+
+
+class OnPolicyBatch(struct.PyTreeNode):
+    """What an on-policy agent updates from: fresh steps, and rows of the dataset drawn for this update.
+
+    Agents take the log-probabilities of the stored actions at the start of `update`: the policy has not changed since.
+    """
+
+    rollout: Rollout
+    offline: Transitions | None = None  # leaves (rows, ...), or drawn by time step (num_steps, rows, ...)
+
+
 class Sampler(Protocol):
     """A pytree that draws batches inside compiled code."""
 
@@ -117,7 +142,8 @@ class Agent(Protocol):
     def update(self, batch: Any) -> tuple[Self, Metrics]:
         """One update from `batch`: Transitions with leaves `(batch_size, ...)`, or what the phase's sampler draws.
 
-        Agents that must know where rows come from take a `SourcedBatch` or a `SourceBlock`.
+        Agents that must know where rows come from take a `SourcedBatch` or a `SourceBlock`, on-policy ones an
+        `OnPolicyBatch`.
         """
         ...
 
