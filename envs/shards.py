@@ -10,7 +10,9 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
+import threading
 import types
 import warnings
 import zipfile
@@ -18,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -65,7 +68,12 @@ def run_shards(
     with _progress(title, progress) as report:
         if processes > 1:
             context = multiprocessing.get_context("spawn")  # forking a process that runs JAX's threads may hang
-            with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            receiver, sender = context.Pipe(duplex=False)
+            with (
+                receiver,
+                sender,
+                ProcessPoolExecutor(processes, context, initializer=_end_with, initargs=(receiver,)) as pool,
+            ):
                 try:
                     with _main_module_hidden():  # workers are started while the work is handed in
                         futures = [pool.submit(function, *shard) for shard in shards]
@@ -75,13 +83,29 @@ def run_shards(
                         report(done, len(shards))
                 except BrokenProcessPool:
                     warnings.warn("worker processes ended early; making the rest in this process", stacklevel=2)
-                except BaseException:
+                except BaseException:  # also an interruption, and a caller that takes no more
+                    sender.close()
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
         for shard in shards[done:]:
             yield function(*shard)
             done += 1
             report(done, len(shards))
+
+
+def _end_with(receiver: Connection) -> None:
+    """Have this worker end when the other end of the pipe is closed, by the caller or by its death, even amid a piece.
+
+    Left to themselves workers finish what they began, and those of a killed caller stay for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the caller's is what counts
+
+    def wait() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            receiver.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _open_work(work: Path, function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) -> None:

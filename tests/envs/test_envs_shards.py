@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -85,3 +86,47 @@ def test_pieces_survive_a_kill(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == str([f"0000{number}.npz" for number in range(4)])
     assert first.stat().st_mtime_ns == written
+
+
+PIECES = """
+import os, time
+def endless(folder, number):
+    open(f"{folder}/{os.getpid()}", "w").close()
+    time.sleep(300)
+"""
+ENDLESS = """
+import sys
+from pieces import endless
+from envs.shards import run_shards
+list(run_shards(endless, [(sys.argv[1], n) for n in range(6)], title="t", processes=2, progress=lambda *_: None))
+"""
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_at_once_with_their_caller(tmp_path, sent):
+    (tmp_path / "pieces.py").write_text(PIECES)
+    (tmp_path / "script.py").write_text(ENDLESS)
+    started = tmp_path / "started"
+    started.mkdir()
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(started)], stderr=subprocess.PIPE, text=True
+    ) as child:
+        while len(workers := [int(file.name) for file in started.iterdir()]) < 2:
+            assert child.poll() is None
+            time.sleep(0.02)
+        child.send_signal(sent)
+        errors = child.communicate(timeout=30)[1]
+    assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
+    until = time.monotonic() + 30
+    while any(map(alive, workers)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert len(list(started.iterdir())) == 2  # no other piece was begun
