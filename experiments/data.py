@@ -201,8 +201,8 @@ def _verify(options: argparse.Namespace) -> int:
 def _record(options: argparse.Namespace) -> int:
     from experiments import data_work
 
-    for entry, _ in _chosen(options.names):
-        measured = data_work.write_record(entry)
+    for entry, task in _chosen(options.names):
+        measured = data_work.write_record(entry, task)
         print(f"recorded {entry.spec.id}: {measured.rows:,} rows, {measured.origin}", flush=True)
     print(f"written to {CATALOG}; now: python -m experiments.data table --write docs/datasets.md")
     return 0

@@ -106,9 +106,8 @@ def verify_unknown(found: Stored) -> None:
     verify_folder(found.folder)
 
 
-def write_record(entry: Entry) -> Measurement:
-    """Measure a dataset, which is made or downloaded if it is not here, and write its entry in the catalogue."""
-    task = entry.task()
+def write_record(entry: Entry, task: Task) -> Measurement:
+    """Measure a dataset, read for `task`, and write its entry in the catalogue; it is made or downloaded if need be."""
     examined = get(entry, task)
     figures, kept = examined.statistics, examined.stored.record
     measured = Measurement(

@@ -295,7 +295,8 @@ def test_a_bar_is_shown_while_a_file_grows(monkeypatch):
 
 def recorded(**changes):
     """Write an entry of the tiny dataset as it is now, with changes."""
-    data_work.write_record(catalog()[ID])
+    entry = catalog()[ID]
+    data_work.write_record(entry, entry.task())
     if changes:
         measured = dataclasses.replace(catalog()[ID].measured, **changes)
         catalog_module.record(ID, measured)
@@ -499,6 +500,8 @@ def test_record_measures_and_the_lists_show_it(maker, capsys):
     )
     other = find("tiny-maze-two-v0", catalog())
     assert other.task().name == "tiny-maze-one-v0"
+    assert run(capsys, "record", "tiny-maze-two-v0")[0] == 0  # a task's name says whose rewards are measured
+    assert catalog()[ID].measured.task == "tiny-maze-two-v0"
 
 
 def test_the_table_in_the_documentation_is_up_to_date():
