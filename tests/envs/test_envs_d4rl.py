@@ -74,13 +74,19 @@ def test_addresses_and_horizons_of_the_table():
     base = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
     assert spec.urls == (base + "gym_mujoco/walker_mixed.hdf5",)
     horizons = {"antmaze-umaze-v2": 700, "antmaze-large-play-v0": 1000, "kitchen-mixed-v0": 280, "pen-human-v1": 100}
-    horizons |= {"door-cloned-v0": 200, "maze2d-umaze-v1": 300, "maze2d-umaze-v0": 150, "hopper-random-v2": 1000}
+    horizons |= {
+        "pen-human-longhorizon-v1": 200,
+        "door-cloned-v0": 200,
+        "maze2d-umaze-v1": 300,
+        "maze2d-umaze-v0": 150,
+        "hopper-random-v2": 1000,
+    }
     assert {name: envs.make_task(name).horizon for name in horizons} == horizons
 
 
 def test_every_benchmark_is_there():
     names = set(d4rl.TASKS)
-    assert len(names) == 143
+    assert len(names) == 151
     assert not names & set(ogbench.TASKS)
     for version in ("v1", "v2"):
         for body in ("hopper", "halfcheetah", "walker2d", "ant"):
@@ -90,7 +96,7 @@ def test_every_benchmark_is_there():
         for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse"):
             assert f"antmaze-{maze}-{version}" in names
     for hand in ("pen", "hammer", "door", "relocate"):
-        for kind in ("human", "cloned", "expert"):
+        for kind in ("human", "human-longhorizon", "cloned", "expert"):
             assert {f"{hand}-{kind}-v0", f"{hand}-{kind}-v1"} <= names
     assert {
         "pen-binary-v0",

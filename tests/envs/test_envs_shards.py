@@ -95,7 +95,8 @@ def endless(folder, number):
     time.sleep(300)
 """
 ENDLESS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell's background job starts
 from pieces import endless
 from envs.shards import run_shards
 list(run_shards(endless, [(sys.argv[1], n) for n in range(6)], title="t", processes=2, progress=lambda *_: None))
@@ -116,14 +117,16 @@ def test_workers_end_at_once_with_their_caller(tmp_path, sent):
     (tmp_path / "script.py").write_text(ENDLESS)
     started = tmp_path / "started"
     started.mkdir()
-    with subprocess.Popen(
-        [sys.executable, str(tmp_path / "script.py"), str(started)], stderr=subprocess.PIPE, text=True
-    ) as child:
-        while len(workers := [int(file.name) for file in started.iterdir()]) < 2:
-            assert child.poll() is None
-            time.sleep(0.02)
-        child.send_signal(sent)
-        errors = child.communicate(timeout=30)[1]
+    command = [sys.executable, str(tmp_path / "script.py"), str(started)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            while len(workers := [int(file.name) for file in started.iterdir()]) < 2:
+                assert child.poll() is None
+                time.sleep(0.02)
+            child.send_signal(sent)
+            errors = child.communicate(timeout=30)[1]
+        finally:
+            child.kill()
     assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
     until = time.monotonic() + 30
     while any(map(alive, workers)):
