@@ -16,6 +16,7 @@ lower row in bits 0 and 1 and its upper row in bits 2 and 3.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -85,6 +86,7 @@ class Tetris(struct.PyTreeNode):
         return state, jnp.concatenate(bits).astype(jnp.float32)
 
 
+@jax.jit
 def drop(states: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The next boards, int32, and rewards, float32, both `(*batch,)`, for states and actions `(*batch,)`.
 
@@ -106,6 +108,7 @@ def drop(states: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
 # Features -------------------------------------------------------------------------------------------------------------
 
 
+@jax.jit
 def features(states: jax.Array, actions: jax.Array, projection: jax.Array | None = None) -> jax.Array:
     """`phi(s, a)`, float32 `(*batch, 640)`, or `(*batch, dim)` with a `projection` `(dim, 640)`.
 
@@ -120,6 +123,7 @@ def features(states: jax.Array, actions: jax.Array, projection: jax.Array | None
     return values if projection is None else jnp.matmul(values, projection.T, precision="highest")
 
 
+@functools.partial(jax.jit, static_argnames=("reference_quirks",))
 def transition_features(
     data: TabularData, projection: jax.Array | None = None, *, reference_quirks: bool = False
 ) -> jax.Array:
@@ -132,6 +136,7 @@ def transition_features(
     return features(data.next_states if reference_quirks else data.states, data.actions, projection)
 
 
+@functools.partial(jax.jit, static_argnames=("num",))
 def top_directions(rows: jax.Array, num: int) -> jax.Array:
     """The first `num` right singular vectors of `rows` `(*batch, dim)`, as `(num, dim)`, largest first.
 
@@ -148,6 +153,7 @@ def top_directions(rows: jax.Array, num: int) -> jax.Array:
 # Data and exact values ------------------------------------------------------------------------------------------------
 
 
+@functools.partial(jax.jit, static_argnames=("num",))
 def offline_data(env: Tetris, key: jax.Array, num: int = OFFLINE_EPISODES) -> TabularData:
     """`num` episodes of uniformly random actions: column i of all layers is one episode."""
     rows = rollout(env, _uniform_actions, key, num_envs=num, num_steps=env.horizon)[1]

@@ -70,11 +70,11 @@ def test_rollout_goes_on_from_where_it_was(walks):
 
 def test_instances_and_parameters_share_one_compilation():
     def shifted(shift, states, observations, key):
-        return jnp.zeros((len(observations), 10)) + shift
+        return jnp.zeros(len(observations), jnp.int32) + shift
 
     for seed in range(3):
-        policy = jax.tree_util.Partial(shifted, jnp.float32(seed))
-        rollout(Lock.create(2, seed=seed), policy, jax.random.key(seed), num_envs=2, num_steps=3)
+        policy = jax.tree_util.Partial(shifted, jnp.int32(seed % 2))
+        rollout(deep_sea(4, seed=seed), policy, jax.random.key(seed), num_envs=2, num_steps=3)
         if seed == 0:
             compiled = functional._rollout._cache_size()
     assert functional._rollout._cache_size() == compiled
@@ -127,7 +127,7 @@ def test_uniform_actions_of_both_kinds():
     key = jax.random.key(0)
     choices = np.asarray(Discrete(3).sample(key, 300))
     np.testing.assert_array_equal(np.unique(choices), [0, 1, 2])
-    assert begin(deep_sea(4), key, 5).observations.shape == (5, 8)
+    assert jax.jit(begin, static_argnums=2)(deep_sea(4), key, 5).observations.shape == (5, 8)
     vectors = np.asarray(functional.Continuous(2, -1.0, 3.0).sample(key, 500))
     assert vectors.shape == (500, 2)
     assert vectors.min() < -0.9

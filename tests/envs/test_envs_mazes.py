@@ -112,6 +112,7 @@ def test_minari_reads_the_umaze_dataset(tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.unique(own.transitions.rewards), [-1.0, 0.0])
 
 
+@pytest.mark.slow  # of the other maze's data in the fast suite
 def test_umaze_data_do_not_depend_on_the_processes(tmp_path):
     contents = []
     for processes in (1, 2):

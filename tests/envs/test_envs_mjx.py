@@ -10,7 +10,6 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.functional import rollout
 from envs.mjx import HORIZON, ROBOTS, RobotState, _aligned_contact_frames, make_mjx, with_simulation
 from hybridrl.errors import ConfigError, MissingExtraError
 
@@ -121,20 +120,16 @@ def test_wild_velocities_end_the_episode(name, change):
     assert not bool(env.healthy(with_simulation(start, theirs.data).data))
 
 
-def test_shapes_of_many_copies():
-    env = make_mjx("HalfCheetah-v5")
+def test_states_keep_shapes_and_dtypes_so_that_steps_can_be_scanned():
+    def kinds(tree):
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
-    def policy(states, observations, key):
-        return env.actions.sample(key, len(observations))
-
-    run = functools.partial(
-        rollout, policy=policy, num_envs=3, num_steps=2
-    )  # states keep shapes and dtypes, or it fails
-    _, rows = jax.eval_shape(lambda key: run(env, key=key), jax.random.key(0))
-    shapes = [leaf.shape for leaf in jax.tree.leaves(rows)]
-    assert shapes == [(2, 3, 17), (2, 3, 6), (2, 3), (2, 3), (2, 3), (2, 3, 17)]
-    assert rows.rewards.dtype == jnp.float32
-    assert rows.terminations.dtype == rows.truncations.dtype == jnp.bool_
+    env = make_mjx("Hopper-v5")
+    state, first = jax.eval_shape(env.reset, jax.random.key(0))
+    after, *seen = jax.eval_shape(env.step, state, jnp.zeros(3), jax.random.key(0))
+    assert kinds(after) == kinds(state)
+    flag = ((), jnp.bool_)
+    assert kinds([first, *seen]) == [((11,), jnp.float32), ((11,), jnp.float32), ((), jnp.float32), flag, flag]
 
 
 def test_contacts_of_upright_capsules_have_mujoco_s_tangents():
