@@ -46,15 +46,23 @@ class Normal(struct.PyTreeNode):
         """The mean, clipped, `(*batch, action_dim)`."""
         return jnp.clip(self.mean, -1.0, 1.0)
 
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Clipped actions `(*shape, *batch, action_dim)`."""
+    def draw(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draws `(*shape, *batch, action_dim)` before clipping, which the density is that of; reparameterised."""
         noise = jax.random.normal(key, (*shape, *self.mean.shape))
         mean, std = jnp.broadcast_to(self.mean, noise.shape), jnp.broadcast_to(self.std, noise.shape)
-        return jnp.clip(mean + std * noise, -1.0, 1.0)
+        return mean + std * noise
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Clipped actions `(*shape, *batch, action_dim)`."""
+        return jnp.clip(self.draw(key, shape), -1.0, 1.0)
 
     def log_prob(self, actions: jax.Array) -> jax.Array:
         """Log-densities `(*batch,)` of actions `(*batch, action_dim)`."""
         return _gaussian_terms(actions, self.mean, self.std).sum(axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """Of the unclipped density, in nats, `(*batch,)`."""
+        return (jnp.log(self.std) + 0.5 * jnp.log(2.0 * jnp.pi * jnp.e)).sum(axis=-1)
 
 
 def _gaussian_terms(values: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:

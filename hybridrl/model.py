@@ -20,6 +20,12 @@ def adam(learning_rate: float, beta1: float = 0.9) -> optax.GradientTransformati
     return optax.adam(learning_rate, b1=beta1)
 
 
+@functools.lru_cache
+def clipped_adam(learning_rate: float, max_grad_norm: float, epsilon: float) -> optax.GradientTransformation:
+    """Adam after the whole gradient has been scaled down to `max_grad_norm` at most. Cached, as `adam` is."""
+    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=epsilon))
+
+
 class Model(struct.PyTreeNode):
     """A network's parameters with the optimiser that trains them, and nothing it does not train.
 
@@ -37,7 +43,13 @@ class Model(struct.PyTreeNode):
         cls, name: str, module: nn.Module, key: jax.Array, *inputs: Any, learning_rate: float, beta1: float = 0.9
     ) -> Self:
         """Initialise `module` on example `inputs`, to be trained by Adam with decay `beta1` of the first moment."""
-        optimizer = adam(learning_rate, beta1)
+        return cls.create_with(name, module, key, *inputs, optimizer=adam(learning_rate, beta1))
+
+    @classmethod
+    def create_with(
+        cls, name: str, module: nn.Module, key: jax.Array, *inputs: Any, optimizer: optax.GradientTransformation
+    ) -> Self:
+        """Initialise `module` on example `inputs`, to be trained by `optimizer`, which a cached factory made."""
         params = _init(module, key, *inputs)
         return cls(params=params, opt_state=optimizer.init(params), module=module, optimizer=optimizer, name=name)
 
@@ -46,15 +58,23 @@ class Model(struct.PyTreeNode):
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         return self.module.apply(self.params if params is None else params, *inputs, rngs=rngs)
 
-    def minimize(self, loss: Callable[[Any], tuple[jax.Array, Metrics]]) -> tuple[Self, Metrics]:
-        """One optimiser step on `loss(params) -> (scalar, metrics)`; the metrics gain `<name>/grad_norm`."""
+    def minimize(
+        self, loss: Callable[[Any], tuple[jax.Array, Metrics]], rate_factor: jax.Array | None = None
+    ) -> tuple[Self, Metrics]:
+        """One optimiser step on `loss(params) -> (scalar, metrics)`; the metrics gain `<name>/grad_norm`.
+
+        Args:
+            rate_factor: multiplies the step, `()`: a learning rate that the caller lets fall.
+        """
         gradients, metrics = jax.grad(loss, has_aux=True)(self.params)
-        model = self.apply_gradients(gradients)
+        model = self.apply_gradients(gradients, rate_factor)
         return model, metrics | {f"{self.name}/grad_norm": tree_norm(gradients)}
 
-    def apply_gradients(self, gradients: Any) -> Self:
-        """One optimiser step along given gradients."""
+    def apply_gradients(self, gradients: Any, rate_factor: jax.Array | None = None) -> Self:
+        """One optimiser step along given gradients, multiplied by `rate_factor` if there is one."""
         updates, opt_state = self.optimizer.update(gradients, self.opt_state, self.params)
+        if rate_factor is not None:
+            updates = jax.tree.map(lambda update: rate_factor * update, updates)
         return self.replace(params=optax.apply_updates(self.params, updates), opt_state=opt_state)
 
     def restarted(self) -> Self:

@@ -28,6 +28,26 @@ class ActorPolicy(struct.PyTreeNode):
         return (distribution.mode() if self.deterministic else distribution.sample(key)), carry
 
 
+class DrawPolicy(struct.PyTreeNode):
+    """Acts by an actor of `Normal`s: its mode if `deterministic`, else a draw as it is, not clipped to [-1, 1].
+
+    Environments clip what they play. An on-policy agent stores the draw, since the density it knows is the draw's.
+    """
+
+    actor: Model
+    deterministic: bool = struct.field(pytree_node=False)
+
+    def begin(self, context: Any) -> tuple[()]:
+        """Nothing to remember."""
+        del context
+        return ()
+
+    def act(self, carry: tuple[()], observations: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[()]]:
+        """Actions `(*batch, action_dim)` for `observations` `(*batch, obs_dim)`."""
+        distribution = self.actor(observations)
+        return (distribution.mode() if self.deterministic else distribution.draw(key)), carry
+
+
 class NoisyPolicy(struct.PyTreeNode):
     """Acts by a deterministic actor; unless `deterministic`, with Gaussian noise, in [-1, 1]. The carry is empty."""
 

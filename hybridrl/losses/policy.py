@@ -60,3 +60,15 @@ def ddpg_bc_loss(q: jax.Array, log_probs: jax.Array, bc_weight: float) -> jax.Ar
     """
     chex.assert_equal_shape([q, log_probs])
     return scale_free_policy_loss(q, 1e-6) - bc_weight * log_probs
+
+
+def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip_range: float | jax.Array) -> jax.Array:
+    """`min(ratio * A, clip(ratio, 1 - clip_range, 1 + clip_range) * A)`, to be raised (Schulman et al. 2017, eq. 7).
+
+    Args:
+        log_ratio: `(*batch,)`, the logarithm of the new policy's density over the old one's.
+        advantages: `(*batch,)`; so is the result.
+    """
+    chex.assert_equal_shape([log_ratio, advantages])
+    ratio = jnp.exp(log_ratio)
+    return jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip_range, 1.0 + clip_range) * advantages)

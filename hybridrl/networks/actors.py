@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -39,7 +41,8 @@ class TanhNormalActor(nn.Module):
 class NormalActor(nn.Module):
     """`(*batch, obs_dim)` -> Normal over `(*batch, action_dim)`, not squashed: IQL's actor.
 
-    `bounded_mean` puts a tanh on the mean, not on the actions. The deviation is as in `TanhNormalActor`.
+    `bounded_mean` puts a tanh on the mean, not on the actions. The deviation is as in `TanhNormalActor`, or with
+    `std_kind="tanh"` a function of the state whose logarithm a tanh keeps between those of `std_bounds`.
     """
 
     hidden_dims: tuple[int, ...]
@@ -51,33 +54,46 @@ class NormalActor(nn.Module):
     last_gain: float | None = None
     dropout_rate: float = 0.0
     bounded_mean: bool = False
+    activation: str = "relu"
+    output_gain: float | None = None  # Xavier-uniform gain of the output layers where it is not the initializer's
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> Normal:
         """The action distribution in each state."""
-        mean, std = _mean_and_std(self, observations)
+        mean, std = _mean_and_std(self, observations, self.output_gain, self.activation)
         return Normal(jnp.tanh(mean) if self.bounded_mean else mean, std)
 
 
 def _mean_and_std(
-    actor: TanhNormalActor | NormalActor, observations: jax.Array, output_gain: float | None = None
+    actor: TanhNormalActor | NormalActor,
+    observations: jax.Array,
+    output_gain: float | None = None,
+    activation: str = "relu",
 ) -> tuple[jax.Array, jax.Array]:
     """Mean and deviation `(*batch, action_dim)`, from within the compact method of a Gaussian actor."""
     trunk = MLP(
-        actor.hidden_dims, actor.layer_norm, actor.initializer, actor.last_gain, dropout_rate=actor.dropout_rate
+        actor.hidden_dims,
+        actor.layer_norm,
+        actor.initializer,
+        actor.last_gain,
+        activation=activation,
+        dropout_rate=actor.dropout_rate,
     )
     features, head = trunk(observations), head_inits(actor.initializer, _EDAC_BOUND, output_gain)
     mean = nn.Dense(actor.action_dim, name="mean", **head)(features)
-    if actor.std_kind in ("state", "scaled"):
+    if actor.std_kind in ("state", "scaled", "tanh"):
         log_std = nn.Dense(actor.action_dim, name="log_std", **head)(features)
         if actor.std_kind == "scaled":
             scale = actor.param("log_std_scale", nn.initializers.constant(1.0), ())
             log_std = scale * log_std + actor.param("log_std_offset", nn.initializers.constant(-1.0), ())
+        elif actor.std_kind == "tanh":
+            low, high = (math.log(bound) for bound in actor.std_bounds)
+            log_std = low + 0.5 * (high - low) * (1.0 + jnp.tanh(log_std))
     elif actor.std_kind == "free":
         free = actor.param("log_std", nn.initializers.zeros, (actor.action_dim,))
         log_std = jnp.broadcast_to(free, mean.shape)
     else:
-        raise ValueError(f"unknown std_kind {actor.std_kind!r}; expected 'state', 'scaled' or 'free'")
+        raise ValueError(f"unknown std_kind {actor.std_kind!r}; expected 'state', 'scaled', 'tanh' or 'free'")
     return mean, jnp.clip(jnp.exp(log_std), *actor.std_bounds)
 
 

@@ -55,11 +55,12 @@ class Value(nn.Module):
     hidden_dims: tuple[int, ...]
     layer_norm: bool = False
     initializer: str = "orthogonal"
+    activation: str = "relu"
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
         """Values of the states."""
-        features = MLP(self.hidden_dims, self.layer_norm, self.initializer)(observations)
+        features = MLP(self.hidden_dims, self.layer_norm, self.initializer, activation=self.activation)(observations)
         return nn.Dense(1, name="head", **head_inits(self.initializer, _EDAC_BOUND))(features)[..., 0]
 
 

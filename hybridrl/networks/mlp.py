@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-_ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu}
+_ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "tanh": nn.tanh, "swish": nn.swish}
+_TRUNCATED_STD = 0.87962566103423978  # deviation of a standard normal cut at +-2
 
 
 def kernel_init(kind: str, gain: float | None = None) -> nn.initializers.Initializer:
@@ -17,17 +18,23 @@ def kernel_init(kind: str, gain: float | None = None) -> nn.initializers.Initial
     `gain` multiplies the kernel; None is sqrt(2) for "orthogonal" and 1 for all others. "xavier_orthogonal" is
     "xavier_uniform" with orthogonal heads (IQL in WSRL's code). "fan_in" is uniform within `1 / sqrt(fan_in)`,
     PyTorch's default; "edac" the same, with biases of 0.1 and nearly zero heads (An et al. 2021, as in ReBRAC).
+    "unit_orthogonal" is "orthogonal" with gain 1 (PPO's codes). "truncated" cuts a normal of deviation
+    `1 / (2 sqrt(fan_in))` at twice that (dynamics models since Chua et al. 2018).
     """
     if kind == "orthogonal":
         return nn.initializers.orthogonal(math.sqrt(2.0) if gain is None else gain)
+    if kind == "unit_orthogonal":
+        return nn.initializers.orthogonal(1.0 if gain is None else gain)
     scale = 1.0 if gain is None else gain**2
     if kind in ("xavier_uniform", "xavier_orthogonal"):
         return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
     if kind in ("fan_in", "edac"):
         return nn.initializers.variance_scaling(scale / 3.0, "fan_in", "uniform")
+    if kind == "truncated":  # the initialiser's own deviation is that of the cut normal
+        return nn.initializers.variance_scaling(scale * (0.5 * _TRUNCATED_STD) ** 2, "fan_in", "truncated_normal")
     raise ValueError(
-        f"unknown initialiser {kind!r}; expected 'orthogonal', 'xavier_uniform', 'xavier_orthogonal', 'fan_in' or "
-        "'edac'"
+        f"unknown initialiser {kind!r}; expected 'orthogonal', 'unit_orthogonal', 'xavier_uniform', "
+        "'xavier_orthogonal', 'fan_in', 'edac' or 'truncated'"
     )
 
 
@@ -62,7 +69,7 @@ class MLP(nn.Module):
     layer_norm: bool = False
     initializer: str = "orthogonal"
     last_gain: float | None = None  # gain of the last hidden layer where it differs from the others'
-    activation: str = "relu"  # or "gelu"
+    activation: str = "relu"  # or "gelu", "tanh", "swish"
     norm_last: bool = False  # LayerNorm after the activation, as ReBRAC and FQL have it
     dropout_rate: float = 0.0
 

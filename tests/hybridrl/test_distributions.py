@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybridrl.distributions import TanhNormal
+from hybridrl.distributions import Normal, TanhNormal
 
 
 def by_definition(u, mean, std):
@@ -66,3 +66,12 @@ def test_mode_is_the_squashed_mean_and_sampling_is_reparameterised():
     noise = float(jax.random.normal(key, (1, 1))[0, 0])
     slope = jax.grad(lambda s: TanhNormal(mean, s).sample(key).sum())(std)
     np.testing.assert_allclose(slope, [[noise * (1 - math.tanh(0.5 + 0.2 * noise) ** 2)]], rtol=1e-4)
+
+
+def test_draws_of_a_normal_are_not_clipped_and_its_entropy_is_their_surprise():
+    distribution = Normal(mean=jnp.full((1, 2), 0.9), std=jnp.array([[0.5, 2.0]]))
+    draws = distribution.draw(jax.random.key(0), (20_000,))
+    assert float(jnp.abs(draws).max()) > 3.0
+    np.testing.assert_array_equal(jnp.clip(draws, -1.0, 1.0), distribution.sample(jax.random.key(0), (20_000,)))
+    wide = Normal(*(jnp.broadcast_to(leaf, draws.shape) for leaf in (distribution.mean, distribution.std)))
+    np.testing.assert_allclose(distribution.entropy()[0], -wide.log_prob(draws).mean(), atol=0.02)

@@ -9,6 +9,7 @@ from hybridrl.losses.conservative import calibrate, importance_sampled_gap, mean
 from hybridrl.losses.flow import follow_flow, straight_path
 from hybridrl.losses.policy import (
     awr_weights,
+    clipped_surrogate,
     scale_free_policy_loss,
     smoothed_actions,
     soft_policy_loss,
@@ -152,3 +153,13 @@ def test_a_straight_path_is_followed_to_its_end():
     np.testing.assert_allclose(follow_flow(lambda points, times: velocity, noise, 7), data, atol=1e-6)
     # A field of t alone: Euler's left sums of 2 t over two steps are (0 + 1) / 2.
     np.testing.assert_allclose(follow_flow(lambda points, times: 2 * times, jnp.zeros((1, 1)), 2), [[0.5]])
+
+
+def test_the_clipped_surrogate_takes_away_what_is_gained_beyond_the_clip():
+    """Ratios 1.5 and 0.5 at a range of 0.2: gains are clipped, losses are not (Schulman et al. 2017, figure 1)."""
+    log_ratio = jnp.log(jnp.array([1.5, 0.5, 1.5, 0.5, 1.1]))
+    advantages = jnp.array([2.0, 2.0, -2.0, -2.0, 3.0])
+    found = clipped_surrogate(log_ratio, advantages, 0.2)
+    np.testing.assert_allclose(found, [2.4, 1.0, -3.0, -1.6, 3.3], rtol=1e-6)
+    slopes = jax.grad(lambda log_ratio: clipped_surrogate(log_ratio, advantages, 0.2).sum())(log_ratio)
+    np.testing.assert_allclose(slopes, [0.0, 1.0, -3.0, 0.0, 3.3], rtol=1e-6)

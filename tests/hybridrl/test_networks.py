@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hybridrl.networks import MLP, CriticEnsemble, PositiveScalar, TanhNormalActor, select_critics
+from hybridrl.networks import MLP, CriticEnsemble, NormalActor, PositiveScalar, TanhNormalActor, select_critics
 from hybridrl.networks.mlp import kernel_init
 
 OBS, ACTIONS = jnp.linspace(-1, 1, 12).reshape(4, 3), jnp.linspace(-0.9, 0.9, 8).reshape(4, 2)
@@ -78,6 +78,17 @@ def test_deviation_depends_on_the_state_by_default():
     assert not np.allclose(distribution.std[0], distribution.std[1])
     with pytest.raises(ValueError, match="unknown std_kind"):
         TanhNormalActor((8,), action_dim=2, std_kind="other").init(KEY, OBS)
+
+
+def test_a_tanh_keeps_the_logarithm_of_the_deviation_between_its_bounds():
+    """-5 + 2.5 (1 + tanh(u)) with the bounds exp(-5) and 1: the actor of Uni-O4 and of PPO here."""
+    module = NormalActor((8,), action_dim=2, std_kind="tanh", std_bounds=(math.exp(-5.0), 1.0), bounded_mean=True)
+    params = module.init(KEY, OBS)
+    params["params"]["log_std"] = {"kernel": jnp.zeros((8, 2)), "bias": jnp.array([0.5, -50.0])}
+    distribution = module.apply(params, OBS)
+    expected = np.exp(-5.0 + 2.5 * (1.0 + np.tanh([0.5, -50.0])))
+    np.testing.assert_allclose(distribution.std, np.tile(expected, (4, 1)), rtol=1e-5)
+    assert np.abs(distribution.mean).max() < 1.0
 
 
 @pytest.mark.parametrize("shared_head", [False, True])
