@@ -26,26 +26,24 @@ def test_advantages_equal_the_sum_with_a_termination_a_time_limit_and_a_cut(deca
     masks, ends = np.ones((7, 2)), np.zeros((7, 2))
     masks[1, 0] = 0.0
     ends[1, 0] = ends[4, 0] = 1.0
-    found = generalized_advantages(
-        *(jnp.asarray(x, jnp.float32) for x in (rewards, values, next_values, masks, ends)), 0.9, decay
-    )
-    expected = by_the_sum(rewards, values, next_values, masks, ends, 0.9, decay)
+    columns = (rewards, values, next_values, masks, ends)
+    found = generalized_advantages(*(jnp.asarray(column, jnp.float32) for column in columns), 0.9, decay)
+    expected = by_the_sum(*columns, 0.9, decay)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_advantages_by_hand():
-    """A reward of 2 and then the end: (2 - 0.5) at the last step; before it 1 + 0.5 * 0.5 - 1, and half of 1.5 decayed."""
-    ones = jnp.ones((2, 1))
+    """At the last step, a termination, 2 - 0.5; before it 1 + 0.5 * 0.5 - 1, and 0.1 of what follows."""
     found = generalized_advantages(
         rewards=jnp.array([[1.0], [2.0]]),
         values=jnp.array([[1.0], [0.5]]),
         next_values=jnp.array([[0.5], [100.0]]),
         masks=jnp.array([[1.0], [0.0]]),
-        ends=1.0 - jnp.array([[1.0], [0.0]]),
+        ends=jnp.array([[0.0], [1.0]]),
         discount=0.5,
         trace_decay=0.2,
     )
-    np.testing.assert_allclose(found, [[0.25 + 0.1 * 1.5], [1.5]] * ones, rtol=1e-6)
+    np.testing.assert_allclose(found, [[0.25 + 0.1 * 1.5], [1.5]], rtol=1e-6)
 
 
 def test_standardised_advantages_have_mean_zero_and_deviation_one():

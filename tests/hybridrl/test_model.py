@@ -4,7 +4,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from hybridrl.model import Model, adam, copy_params, polyak_update
+from hybridrl.model import Model, adam, clipped_adam, copy_params, polyak_update
 
 INPUTS = jnp.array([[1.0, 2.0]])
 
@@ -81,3 +81,17 @@ def test_gradient_norm_covers_all_leaves():
     model = new_model()
     _, metrics = model.minimize(lambda p: (optax.tree.sum(p), {}))
     np.testing.assert_allclose(metrics["part/grad_norm"], np.sqrt(3.0), rtol=1e-6)
+
+
+def test_a_clipped_step_is_adams_on_the_shortened_gradient_times_its_factor():
+    """A gradient of (3, 4), norm 5, cut to norm 0.5; Adam's first step along g is g / (|g| + epsilon)."""
+    optimizer = clipped_adam(0.1, 0.5, 0.2)
+    model = Model.create_with("part", nn.Dense(1), jax.random.key(0), INPUTS, optimizer=optimizer)
+
+    def loss(params):
+        return (params["params"]["kernel"] * jnp.array([[3.0], [4.0]])).sum(), {}
+
+    after, metrics = model.minimize(loss, jnp.float32(0.5))
+    change = after.params["params"]["kernel"] - model.params["params"]["kernel"]
+    np.testing.assert_allclose(change, [[-0.05 * 0.3 / 0.5], [-0.05 * 0.4 / 0.6]], rtol=1e-4)
+    np.testing.assert_allclose(metrics["part/grad_norm"], 5.0, rtol=1e-6)
