@@ -2,6 +2,7 @@
 
 from algorithms.bc import BCAgent, BCConfig
 from algorithms.calql import CalQLAgent, CalQLConfig
+from algorithms.clone_ensemble import ClonesConfig
 from algorithms.cql import CQLAgent, CQLConfig, PenaltyConfig
 from algorithms.crl import CRLAgent, CRLConfig
 from algorithms.darc import DARCAgent, DARCConfig
@@ -14,6 +15,7 @@ from algorithms.h2o import H2OAgent, H2OChoices, H2OConfig
 from algorithms.hiql import HIQLAgent, HIQLConfig
 from algorithms.iql import IQLAgent, IQLConfig
 from algorithms.moorl import MOORLAgent, MOORLConfig
+from algorithms.offline_values import OfflineValuesConfig
 from algorithms.ota import OTAAgent, OTAConfig
 from algorithms.qrl import QRLAgent, QRLConfig
 from algorithms.rebrac import ReBRACAgent, ReBRACConfig
@@ -21,6 +23,8 @@ from algorithms.rlpd import RLPDAgent, RLPDConfig
 from algorithms.rnd import RNDAgent, RNDConfig
 from algorithms.sac import SACAgent, SACConfig
 from algorithms.td3bc import TD3BCAgent, TD3BCConfig
+from algorithms.transition_model import TransitionModelConfig
+from algorithms.uni_o4 import ImprovementConfig, StagesConfig, UniO4Agent, UniO4Config, UniO4Stage
 from algorithms.wsrl import WSRLAgent, WSRLConfig
 
 # What `algo=` accepts. RND is not among them: it ignores the task's reward, and serves `experiments.collect`.
@@ -41,6 +45,7 @@ AGENTS = {
     "moorl": MOORLAgent,
     "mixedsac": MOORLAgent,
     "lookaheadsac": MOORLAgent,
+    "unio4": UniO4Agent,
     "gcbc": GCBCAgent,
     "gcivl": GCIVLAgent,
     "gciql": GCIQLAgent,
@@ -60,6 +65,7 @@ __all__ = [
     "CRLConfig",
     "CalQLAgent",
     "CalQLConfig",
+    "ClonesConfig",
     "DARCAgent",
     "DARCConfig",
     "DiscriminatorConfig",
@@ -78,10 +84,12 @@ __all__ = [
     "HIQLConfig",
     "IQLAgent",
     "IQLConfig",
+    "ImprovementConfig",
     "MOORLAgent",
     "MOORLConfig",
     "OTAAgent",
     "OTAConfig",
+    "OfflineValuesConfig",
     "PenaltyConfig",
     "QRLAgent",
     "QRLConfig",
@@ -93,8 +101,13 @@ __all__ = [
     "ReBRACConfig",
     "SACAgent",
     "SACConfig",
+    "StagesConfig",
     "TD3BCAgent",
     "TD3BCConfig",
+    "TransitionModelConfig",
+    "UniO4Agent",
+    "UniO4Config",
+    "UniO4Stage",
     "WSRLAgent",
     "WSRLConfig",
 ]

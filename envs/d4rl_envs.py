@@ -111,6 +111,13 @@ class AntMaze(_Adapter):
         return observation
 
 
+def mean_ant_goal(maze: str) -> tuple[float, float]:
+    """The middle of what AntMaze draws its goals from, x and y as the ant observes them."""
+    layout = Layout(ANT_MAZES[maze], 4.0, transposed=False)
+    start, goal = (layout.center(layout.find(mark)[0]) for mark in "RG")
+    return max(goal[0] - start[0] + 0.75, 0.0), max(goal[1] - start[1] + 0.75, 0.0)
+
+
 class PointMaze(_Adapter):
     """Gymnasium-Robotics' PointMaze with D4RL's maps, coordinates and rewards (maze2d).
 

@@ -26,6 +26,7 @@ ALGORITHMS = {
     "moorl": "Reptile on SAC, offline and online data as its two tasks (Chaudhary et al. 2025, arXiv 2506.09574)",
     "mixedsac": "MOORL's control: as many SAC updates, each on half offline, half online rows",
     "lookaheadsac": "MOORL's control: its inner steps and meta rate (Lookahead), but mixed batches",
+    "unio4": "clones improved offline by gated PPO, then PPO online (Lei et al. 2024, arXiv 2311.03351)",
     "hiql": "goals; one value, two levels of policy; offline (Park et al. 2023, arXiv 2307.11949, as in OGBench)",
     "ota": "goals; HIQL whose high level's value counts options, not steps (Ahn et al. 2025, arXiv 2505.12737)",
     "gcbc": "goals; behaviour cloning towards later states; offline (Ghosh et al. 2021, as in OGBench)",

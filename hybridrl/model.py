@@ -26,6 +26,18 @@ def clipped_adam(learning_rate: float, max_grad_norm: float, epsilon: float) -> 
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=epsilon))
 
 
+def per_member(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimiser for each member of an ensemble by itself: whatever it measures, it measures member by member.
+
+    For parameters that all have a leading axis of members. Cache what you build with it, as `adam` is cached.
+    """
+
+    def update(gradients: Any, state: Any, params: Any = None) -> Any:
+        return jax.vmap(optimizer.update)(gradients, state, params)
+
+    return optax.GradientTransformation(jax.vmap(optimizer.init), update)
+
+
 class Model(struct.PyTreeNode):
     """A network's parameters with the optimiser that trains them, and nothing it does not train.
 

@@ -96,6 +96,8 @@ class Task:
         make: builds the bare environment; None means `gymnasium.make(env_id)`.
         simulator: builds the bare environment that training interacts with where that is not the one the agent is
             evaluated in, such as a simulator of a real robot; None where they are the same.
+        terminates: for agents that act in a learned model: whether states end an episode, bool `(*batch,)` from raw
+            observations `(*batch, obs_dim)` of JAX or NumPy; hashable, equal where its rule is. None: none does.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Task:
     action_clip: float = 0.99999
     make: Callable[[Task], Any] | None = None
     simulator: Callable[[Task], Any] | None = None
+    terminates: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         """Reject records that contradict themselves."""

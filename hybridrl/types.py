@@ -112,6 +112,14 @@ class OnPolicyBatch(struct.PyTreeNode):
     offline: Transitions | None = None  # leaves (rows, ...), or drawn by time step (num_steps, rows, ...)
 
 
+class BootstrapBatch(struct.PyTreeNode):
+    """What an ensemble's members learn from, each from its own resample of the data, and rows none of them sees."""
+
+    training: Transitions  # leaves (num_members, batch_size, ...)
+    holdout: Transitions  # leaves (held-out rows, ...), the same in every batch
+    num_rows: jax.Array  # int32 (), rows that are not held out; so many per member are one epoch
+
+
 class Sampler(Protocol):
     """A pytree that draws batches inside compiled code."""
 

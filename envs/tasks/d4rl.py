@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from envs.d4rl_envs import Adroit, Ant, AntMaze, Kitchen, PointMaze
+from envs.d4rl_envs import SUCCESS_RADIUS, Adroit, Ant, AntMaze, Kitchen, PointMaze, mean_ant_goal
 from envs.tasks.conventions import make_plain
+from envs.terminations import Within, by_environment
 from hybridrl.task import DatasetSpec, Task
 
 TABLE = Path(__file__).parent / "d4rl_scores.json"
@@ -61,7 +62,7 @@ def _locomotion(name: str) -> Task:
     body = name.partition("-")[0]
     env, widths = LOCOMOTION[body]
     make = _make_ant if body == "ant" else make_plain
-    return _task(name, family="locomotion", env=env, widths=widths, make=make)
+    return _task(name, family="locomotion", env=env, widths=widths, make=make, terminates=by_environment(env))
 
 
 def _antmaze(name: str) -> Task:
@@ -80,6 +81,7 @@ def _antmaze(name: str) -> Task:
         success_key="success",
         failure_reward=-5.0,
         make=_make_antmaze,
+        terminates=Within(mean_ant_goal(maze), SUCCESS_RADIUS),
     )
 
 
@@ -111,6 +113,7 @@ def _adroit(name: str) -> Task:
         widths=HANDS[hand],
         success_key="success",
         make=_make_adroit,
+        terminates=by_environment(f"AdroitHand{hand.title()}-v1"),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from envs.local import ENVIRONMENTS, HORIZON, KINDS, collect_command, datasheet, generate_local
 from envs.tasks.conventions import make_plain
+from envs.terminations import by_environment
 from hybridrl.task import DatasetSpec, Task
 
 ROWS = 100_000
@@ -53,6 +54,7 @@ def _task(robot: str, kind: str) -> Task:
         score_label=label,
         dataset=dataset,
         make=make_plain,
+        terminates=by_environment(ENVIRONMENTS[robot]),
     )
 
 

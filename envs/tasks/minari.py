@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.extras import import_extra, make_gymnasium
+from envs.terminations import by_environment
 from hybridrl.errors import ConfigError, DatasetError
 from hybridrl.task import DatasetSpec, Task
 
@@ -71,6 +72,7 @@ def minari_task(name: str) -> Task:
         score_range=score_range,
         score_label=label,
         make=make_recorded,
+        terminates=by_environment(env["id"]),
     )
 
 

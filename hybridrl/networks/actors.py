@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from hybridrl.distributions import Normal, TanhNormal
+from hybridrl.networks.critics import MEMBERS
 from hybridrl.networks.mlp import MLP, head_inits
 
 _EDAC_BOUND = 1e-3  # of an actor's output layer under "edac"
@@ -62,6 +64,33 @@ class NormalActor(nn.Module):
         """The action distribution in each state."""
         mean, std = _mean_and_std(self, observations, self.output_gain, self.activation)
         return Normal(jnp.tanh(mean) if self.bounded_mean else mean, std)
+
+
+class NormalActorEnsemble(nn.Module):
+    """Actors of one kind side by side: Normals over `(num_members, *batch, action_dim)`.
+
+    Under "params" / "actor", every array of `actor`'s parameters has a leading axis of members.
+    """
+
+    actor: NormalActor
+    num_members: int
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, separate: bool = False) -> Normal:
+        """Distributions for `(*batch, obs_dim)` shown to all; if `separate`, `(num_members, *batch, obs_dim)`."""
+        members = nn.vmap(
+            lambda actor, shown: actor(shown),
+            in_axes=0 if separate else None,
+            axis_size=self.num_members,
+            **MEMBERS,
+        )
+        found: Normal = members(self.actor, observations)
+        return found
+
+
+def select_actor(params: Any, index: int | jax.Array) -> Any:
+    """The parameters of one member of a NormalActorEnsemble, for its `actor` alone."""
+    return {"params": jax.tree.map(lambda leaf: leaf[index], params["params"]["actor"])}
 
 
 def _mean_and_std(

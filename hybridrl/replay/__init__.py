@@ -1,5 +1,6 @@
 """Arrays to batches, on the device."""
 
+from hybridrl.replay.bootstrap import Bootstrap, BootstrapSampler
 from hybridrl.replay.buffer import ReplayBuffer
 from hybridrl.replay.goals import FlatGoals, GoalMixture, HierarchicalGoals, OptionGoals
 from hybridrl.replay.lookahead import BufferLookahead, Lookahead, LookaheadSampler
@@ -14,6 +15,8 @@ from hybridrl.replay.samplers import (
 
 __all__ = [
     "BlockSampler",
+    "Bootstrap",
+    "BootstrapSampler",
     "BufferLookahead",
     "FlatGoals",
     "GoalMixture",

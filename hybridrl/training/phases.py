@@ -14,6 +14,7 @@ from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError
 from hybridrl.replay import (
     BlockSampler,
+    Bootstrap,
     BufferLookahead,
     Lookahead,
     LookaheadSampler,
@@ -71,6 +72,7 @@ class Phase:
         n_step: steps per transition of a training batch (see `hybridrl.replay.lookahead`).
         next_actions: whether training batches say which action came next.
         goals: how goals are drawn for the rows of an offline phase's batches; None for agents without goals.
+        bootstrap: makes an offline phase's batches a `BootstrapBatch`, for ensembles; None for all other agents.
         evaluate_at: numbers of updates (offline) or steps done in this phase at which to evaluate.
     """
 
@@ -93,6 +95,7 @@ class Phase:
     n_step: int = 1
     next_actions: bool = False
     goals: FlatGoals | HierarchicalGoals | OptionGoals | None = None
+    bootstrap: Bootstrap | None = None
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -137,6 +140,15 @@ class Phase:
                 f"n_step={self.n_step}, next_actions={self.next_actions}; goals are drawn for single steps of a "
                 "dataset: expected 0, 'mixed', 1, False"
             )
+        if self.bootstrap is not None and (
+            self.env_steps or self.goals is not None or self.batches != "mixed" or self.lookahead(1.0) is not None
+        ):
+            raise ConfigError(
+                f"phase {self.name!r} resamples its rows and has env_steps={self.env_steps}, "
+                f"goals={self.goals}, batches={self.batches!r}, n_step={self.n_step}, "
+                f"next_actions={self.next_actions}; resamples are of single steps of a dataset: expected 0, None, "
+                "'mixed', 1, False"
+            )
 
     @property
     def offline(self) -> bool:
@@ -157,6 +169,8 @@ class Phase:
         """Draws the offline rows of its batches from `dataset`."""
         if self.goals is not None:
             return self.goals.sampler(dataset)
+        if self.bootstrap is not None:
+            return self.bootstrap.sampler(dataset)
         ahead = self.lookahead(discount)
         return UniformSampler(dataset.transitions) if ahead is None else LookaheadSampler.create(dataset, ahead)
 
@@ -212,7 +226,8 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
             row = example.replace(next_actions=example.actions) if phase.next_actions else example
             buffer = None if phase.offline else ReplayBuffer.create(row, 1)
             # Rows that look ahead have the shapes of plain ones.
-            offline = UniformSampler(row) if phase.goals is None else phase.goals.sampler(_one_row(example))
+            special = phase.goals is not None or phase.bootstrap is not None
+            offline = phase.dataset_sampler(_two_rows(example), 1.0) if special else UniformSampler(row)
             sampler = phase.sampler(offline, buffer, jnp.int32(0))
             batch = jax.eval_shape(functools.partial(sampler.sample, batch_size=phase.batch_size), jax.random.key(0))
             try:
@@ -240,11 +255,11 @@ def _shapes(learner: Learner, example: Transitions) -> Agent:
     return found
 
 
-def _one_row(example: Transitions) -> Dataset:
-    """The dataset of one episode of one step, `example`, leaves `(1, ...)`."""
+def _two_rows(example: Transitions) -> Dataset:
+    """The dataset of one episode of two steps, both `example`, leaves `(1, ...)`."""
     return Dataset(
-        transitions=example,
-        truncations=jnp.ones(1),
+        transitions=jax.tree.map(lambda field: jnp.concatenate([field, field]), example),
+        truncations=jnp.array([0.0, 1.0]),
         episode_starts=jnp.zeros(1, jnp.int32),
-        episode_lengths=jnp.ones(1, jnp.int32),
+        episode_lengths=jnp.full(1, 2, jnp.int32),
     )

@@ -21,7 +21,7 @@ def carry_over(source: Agent, target: AgentT) -> AgentT:
 
     A part of the target's that the source lacks stays as created, but a target network of which the source has the
     network alone starts at that; a part that only the source has is dropped. Networks and learning rates are the
-    target's, so only values cross.
+    target's, so only values cross. Where the two optimisers are of different kinds, the new one begins afresh.
 
     Raises:
         ConfigError: a shared part has another structure or other shapes; all mismatches are listed.
@@ -41,14 +41,14 @@ def carry_over(source: Agent, target: AgentT) -> AgentT:
             continue
         problems = _kind_mismatches(role, given[role], wanted[role])
         if not problems:
-            problems = _mismatches(role, _values(given[role]), _values(wanted[role]))
+            problems = _mismatches(role, *_values(given[role], wanted[role]))
         followed = role.removeprefix("target_")
         if role == followed or followed not in mismatched:  # a target says nothing that its network has not said
             mismatches.extend(problems)
         if problems:
             mismatched.add(role)
         else:
-            parts[role] = _with_values(wanted[role], _values(given[role]))
+            parts[role] = _with_values(wanted[role], _values(given[role], wanted[role])[0])
     if mismatches:
         shown = "\n  ".join(mismatches[:8]) + ("\n  ..." if len(mismatches) > 8 else "")
         raise ConfigError(
@@ -63,8 +63,14 @@ def check_fit(source: Agent, target: Agent) -> None:
     jax.eval_shape(carry_over, source, target)
 
 
-def _values(part: Any) -> Any:
-    return (part.params, part.opt_state) if isinstance(part, Model) else part
+def _values(given: Any, wanted: Any) -> tuple[Any, Any]:
+    """What crosses from one part to the other, and what that replaces."""
+    if not isinstance(given, Model) or not isinstance(wanted, Model):
+        return given, wanted
+    before, after = jax.tree.structure(given.opt_state), jax.tree.structure(wanted.opt_state)
+    if before == after:  # type: ignore[operator]
+        return (given.params, given.opt_state), (wanted.params, wanted.opt_state)
+    return (given.params, wanted.restarted().opt_state), (wanted.params, wanted.opt_state)
 
 
 def _kind_mismatches(role: str, given: Any, wanted: Any) -> list[str]:

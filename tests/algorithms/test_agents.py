@@ -7,7 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import BASELINES, DISCRIMINATOR, GOAL_AGENTS, TINY, assert_identical, batch, goal_batch, same_values, sourced
+from tiny import (
+    BASELINES,
+    DISCRIMINATOR,
+    GOAL_AGENTS,
+    TINY,
+    UNIO4,
+    assert_identical,
+    batch,
+    goal_batch,
+    same_values,
+    sourced,
+)
 
 from algorithms import (
     AGENTS,
@@ -23,6 +34,7 @@ from algorithms import (
     RLPDConfig,
     SACConfig,
     TD3BCConfig,
+    UniO4Stage,
     WSRLConfig,
 )
 from algorithms.darc import DARC_SAC
@@ -50,6 +62,7 @@ CONFIGS = {
     "moorl": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2, act_with="adapted"),
     "mixedsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2, meta_rate=1.0),
     "lookaheadsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2),
+    "unio4": UniO4Stage(UNIO4, "policies", num_updates=10),
     **GOAL_AGENTS,
 }
 BLOCKS = ("moorl", "mixedsac", "lookaheadsac")
@@ -166,7 +179,8 @@ def test_deterministic_policy_is_the_mode(name):
         assert_identical(mode.act((), observations, jax.random.key(1))[0], first)
         expected = sac_of(agent).actor(observations)
         if not isinstance(expected, jax.Array):  # a distribution, else the action itself
-            expected = np.clip(expected.mean, -1, 1) if name == "iql" else np.tanh(expected.mean)
+            plain = name in ("iql", "unio4")  # not squashed
+            expected = np.clip(expected.mean, -1, 1) if plain else np.tanh(expected.mean)
         np.testing.assert_allclose(first, expected, rtol=1e-6)
     assert np.array_equal(actions[0], actions[2]) == (name == "bc")
     assert float(jnp.abs(actions[0]).max()) <= 1.0

@@ -8,6 +8,7 @@ import numpy as np
 
 from algorithms import (
     BCConfig,
+    ClonesConfig,
     CRLConfig,
     DiscriminatorConfig,
     FQLConfig,
@@ -15,12 +16,16 @@ from algorithms import (
     GCIQLConfig,
     GCIVLConfig,
     HIQLConfig,
+    ImprovementConfig,
     IQLConfig,
+    OfflineValuesConfig,
     OTAConfig,
     QRLConfig,
     ReBRACConfig,
     SACConfig,
     TD3BCConfig,
+    TransitionModelConfig,
+    UniO4Config,
 )
 from hybridrl.types import (
     GoalSteps,
@@ -55,6 +60,15 @@ BASELINES = {
     "rebrac": ReBRACConfig(actor_learning_rate=1e-2, critic_learning_rate=3e-2, critic_bc_weight=0.2, **_TD),
     "fql": FQLConfig(learning_rate=1e-2, bc_weight=0.7, flow_steps=3, **_TD),
 }
+UNIO4 = UniO4Config(
+    discount=0.9,
+    values=OfflineValuesConfig(
+        learning_rate=1e-2, target_update_rate=0.1, critic_hidden_dims=(4,), value_hidden_dims=(4,)
+    ),
+    model=TransitionModelConfig(num_members=3, num_elites=2, model_hidden_dims=(5,), learning_rate=1e-2),
+    clones=ClonesConfig(num_members=2, learning_rate=1e-2, actor_hidden_dims=(4,)),
+    improvement=ImprovementConfig(learning_rate=1e-2, gate_every=2, horizon=4, num_starts=6),
+)
 _GOALS = {"learning_rate": 1e-2, "discount": 0.9, "value_hidden_dims": (5,), "actor_hidden_dims": (4,)}
 _HIQL = HIQLConfig(
     representation_dim=3,

@@ -1,0 +1,197 @@
+"""Uni-O4: published settings per task, and its phases: values, model, clones, offline PPO."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from algorithms import (
+    ClonesConfig,
+    ImprovementConfig,
+    OfflineValuesConfig,
+    StagesConfig,
+    TransitionModelConfig,
+    UniO4Agent,
+    UniO4Config,
+    UniO4Stage,
+)
+from experiments.presets import Preset
+from experiments.presets import families as published
+from experiments.presets.scale import PROBE_EVALUATIONS, PROBE_LOOP, shrink
+from experiments.schedules import evaluation_points
+from experiments.settings import LoopConfig, ScheduleConfig
+from hybridrl.replay import Bootstrap
+from hybridrl.task import Task
+from hybridrl.training.phases import Learner, Phase
+
+_WIDE_MODEL: dict[str, Any] = {"model.model_hidden_dims": (400,) * 4, "model.learning_rate": 3e-4}
+_SARSA: dict[str, Any] = {"values.kind": "sarsa", "values.num_critics": 1, "improvement.positive_weight": 0.7}
+_SMALL_VALUES: dict[str, Any] = {"values.critic_hidden_dims": (256,) * 3, "values.value_hidden_dims": (256,) * 3}
+_RAW: dict[str, Any] = {"standardize_observations": False}
+_TANH: dict[str, Any] = {"clones.activation": "tanh"}
+
+
+def _lengths(values: int, clones: int) -> dict[str, Any]:
+    return {"stages.value_updates": values, "stages.clone_updates": clones}
+
+
+def _policy(horizon: int, rate: float) -> dict[str, Any]:
+    return {"improvement.horizon": horizon, "improvement.learning_rate": rate}
+
+
+# Published settings: changes to `UniO4Config` by the longest beginning of a dataset's name. Of lists that the authors
+# swept, the first value.
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "halfcheetah": _TANH,
+    "halfcheetah-medium-replay": _TANH | _RAW,
+    "halfcheetah-medium-expert": _SARSA,
+    "hopper-medium-expert": _SARSA,
+    "walker2d-medium-v": {"model.max_epochs": 30},
+    "walker2d-medium-replay": _lengths(500_000, 200_000),
+    "pen-human": _RAW | _WIDE_MODEL | _policy(50, 1e-5) | _lengths(1_000_000, 200_000) | {"model.patience": 20},
+    "pen": _RAW | _WIDE_MODEL | _policy(50, 1e-5) | {"model.patience": 10},
+    "door-human": _RAW | _WIDE_MODEL | _policy(20, 1e-5) | {"model.patience": 20},
+    "door": _RAW | _WIDE_MODEL | _policy(50, 1e-5) | {"model.patience": 10},
+    "hammer-human": _TANH | _WIDE_MODEL | _policy(50, 1e-5) | {"model.patience": 20},
+    "hammer": _TANH | _WIDE_MODEL | _policy(20, 1e-5) | {"model.patience": 10},
+    "relocate-human": _TANH | _WIDE_MODEL | _policy(10, 1e-5) | {"model.patience": 20},
+    "relocate": _TANH | _WIDE_MODEL | _policy(10, 1e-5) | {"model.patience": 10},
+    "kitchen-complete": _RAW | _WIDE_MODEL | _policy(5, 5e-6) | _lengths(500_000, 100_000) | {"model.patience": 20},
+    "kitchen": _WIDE_MODEL | _policy(2, 3e-5) | _lengths(1_000_000, 200_000) | {"model.patience": 20},
+    "antmaze-umaze-diverse": _RAW | _SMALL_VALUES | _policy(50, 5e-5) | {"values.expectile": 0.9},
+    "antmaze-umaze": _RAW | _WIDE_MODEL | _SMALL_VALUES | _policy(70, 3e-5) | {"values.expectile": 0.9},
+    "antmaze-large": _RAW | _WIDE_MODEL | _SMALL_VALUES | _policy(150, 5e-5) | {"values.expectile": 0.9},
+    "antmaze": _RAW | _WIDE_MODEL | _SMALL_VALUES | _policy(100, 5e-5) | {"values.expectile": 0.9},
+}
+_STEPS = {"door-human": 5_000, "kitchen": 1_000}  # updates of offline PPO where they are not 10,000
+_PROBE: dict[str, Any] = {
+    "standardize_observations": False,
+    "stages": StagesConfig(value_updates=400, model_updates=400, clone_updates=400, model_batch_size=64),
+    "values": OfflineValuesConfig(
+        learning_rate=3e-3,
+        expectile=0.9,
+        target_update_rate=0.05,
+        target_every=1,
+        critic_hidden_dims=(32,) * 2,
+        value_hidden_dims=(32,) * 2,
+    ),
+    "model": TransitionModelConfig(num_members=3, num_elites=2, model_hidden_dims=(32,) * 2),
+    "clones": ClonesConfig(num_members=2, learning_rate=3e-3, actor_hidden_dims=(32,) * 2),
+    "improvement": ImprovementConfig(learning_rate=3e-3, horizon=20, num_starts=32, gate_every=50),
+}
+# At scale=cpu: ceilings on what is not in the schedule. Shorter rollouts, from fewer states.
+_CPU_STAGES = StagesConfig(value_updates=20_000, model_updates=6_000, clone_updates=10_000)
+_CPU_POLICY_UPDATES, _CPU_HORIZON, _CPU_STARTS = 2_000, 200, 64
+
+
+def agent_config(task: Task) -> UniO4Config:
+    """Lei et al. 2024, published code: the settings of a task's dataset, or what its family has in common.
+
+    Tasks that the paper has not: the mazes take AntMaze's, all others locomotion's.
+    """
+    name = task.name.removeprefix("local/")
+    unpublished = "antmaze" if published.family(task) == "antmaze" else name
+    changes = published.longest_prefix(name, _PUBLISHED, published.longest_prefix(unpublished, _PUBLISHED, {}))
+    config = UniO4Config()
+    for field, value in changes.items():
+        part, _, inner = field.rpartition(".")
+        if part:
+            config = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **{inner: value})})
+        else:
+            config = dataclasses.replace(config, **{field: value})
+    horizon = min(config.improvement.horizon, task.horizon)
+    config = dataclasses.replace(config, improvement=dataclasses.replace(config.improvement, horizon=horizon))
+    if task.failure_reward is not None or task.reward_shift < 0.0:
+        # Where every step costs, a sum over steps would praise the shortest rollout.
+        improvement = dataclasses.replace(config.improvement, reduction="mean_visited")
+        config = dataclasses.replace(config, improvement=improvement)
+    if task.failure_reward is None:
+        return config
+    # Only what leads to the goal is cloned: rows whose return is above that of failing for ever. The nearest such
+    # return, that of a success a thousand steps away, is above it by 4e-5 of the reward's range.
+    worst = task.failure_reward / (1.0 - config.discount)
+    return dataclasses.replace(config, clones=dataclasses.replace(config.clones, min_return=worst * (1.0 - 1e-5)))
+
+
+def preset(task: Task, scale: str) -> Preset:
+    """Lei et al. 2024, main.py, the scripts of each domain of the published code (offline tables).
+
+    4e5 updates of the clones, 2e6 of the values and 1e4 of the policies on 512 rows, but for the tasks above.
+    """
+    if task.family == "probe":
+        agent = UniO4Config(**_PROBE)
+        schedule = ScheduleConfig(
+            offline_updates=200, offline_batch_size=64, warmup_steps=0, online_steps=0, **PROBE_EVALUATIONS
+        )
+        return Preset(agent, schedule, PROBE_LOOP)
+    agent = agent_config(task)
+    updates = published.longest_prefix(task.name, _STEPS, 10_000)
+    schedule = ScheduleConfig(
+        offline_updates=updates, offline_batch_size=512, warmup_steps=0, online_steps=0, offline_every=500
+    )
+    found = Preset(agent, schedule, LoopConfig())
+    return _shrink(found, task) if scale == "cpu" else found
+
+
+def _shrink(found: Preset, task: Task) -> Preset:
+    small = shrink(found, task)
+    agent, schedule = small.agent, small.schedule
+    lowered = {
+        field.name: min(getattr(agent.stages, field.name), getattr(_CPU_STAGES, field.name))
+        for field in dataclasses.fields(StagesConfig)
+    }
+    improvement = dataclasses.replace(
+        agent.improvement,
+        horizon=min(agent.improvement.horizon, _CPU_HORIZON),
+        num_starts=min(agent.improvement.num_starts, _CPU_STARTS),
+    )
+    agent = dataclasses.replace(agent, stages=StagesConfig(**lowered), improvement=improvement)
+    schedule = dataclasses.replace(schedule, offline_updates=min(schedule.offline_updates, _CPU_POLICY_UPDATES))
+    return Preset(agent, schedule, small.loop)
+
+
+def phases(config: Any, task: Task) -> tuple[Phase, ...]:
+    """Three stages on the dataset, then offline PPO; each phase trains one stage and carries the rest along."""
+    return offline_stages(config, task)
+
+
+def offline_stages(config: Any, task: Task) -> tuple[Phase, ...]:
+    """The offline phases, if the schedule has any."""
+    schedule, agent = config.schedule, config.agent
+    if schedule.offline_updates == 0:
+        return ()
+
+    def learner(stage: str) -> Learner:
+        return Learner(UniO4Agent, UniO4Stage(agent, stage, schedule.offline_updates, task.terminates))
+
+    rows = schedule.offline_batch_size
+    return (
+        Phase(
+            "values",
+            learner("values"),
+            num_updates=agent.stages.value_updates,
+            batch_size=rows,
+            next_actions=agent.values.needs_next_actions,
+        ),
+        Phase(
+            "model",
+            learner("model"),
+            num_updates=agent.stages.model_updates,
+            batch_size=agent.stages.model_batch_size,
+            bootstrap=Bootstrap(agent.model.num_members),
+        ),
+        Phase(
+            "clones",
+            learner("clones"),
+            num_updates=agent.stages.clone_updates,
+            batch_size=rows,
+        ),
+        Phase(
+            "offline",
+            learner("policies"),
+            num_updates=schedule.offline_updates,
+            batch_size=rows,
+            # After the first update the clones themselves still act.
+            evaluate_at=evaluation_points(schedule.offline_updates, schedule.offline_every, dense_until=1),
+        ),
+    )

@@ -1,0 +1,585 @@
+"""Uni-O4's stages: each loss against NumPy, and what the stages promise: diversity, values, gate, scores, handover."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import uni_o4_reference as reference
+from numpy_reference import assert_close, gradient, to_numpy
+from tiny import UNIO4, assert_identical, batch, perturbed
+
+from algorithms import ClonesConfig, OfflineValuesConfig, TransitionModelConfig, UniO4Agent, UniO4Config, UniO4Stage
+from algorithms.amq import amq_scores
+from algorithms.clone_ensemble import clone, clone_losses, gaussian_divergences
+from algorithms.offline_values import OfflineValues
+from algorithms.transition_model import TransitionModel
+from algorithms.uni_o4 import LearningRate, clip_range, standardized_advantages
+from envs.terminations import Unhealthy
+from hybridrl.datasets.dataset import Dataset
+from hybridrl.distributions import Normal
+from hybridrl.errors import ConfigError
+from hybridrl.networks import select_actor
+from hybridrl.replay import Bootstrap
+from hybridrl.training.switch import carry_over
+from hybridrl.types import BootstrapBatch, Transitions
+
+EXAMPLE = jax.tree.map(lambda field: field[:1], batch())
+
+
+def dataset(rows):
+    count = len(rows.rewards)
+    return Dataset(rows, jnp.zeros(count), jnp.zeros(1, jnp.int32), jnp.full(1, count, jnp.int32))
+
+
+def bootstrapped(rows=8, seed=0):
+    """Three members' rows, all different, and eight rows held out."""
+    training = jax.tree.map(lambda *fields: jnp.stack(fields), *(batch(rows, 10 * seed + i) for i in range(3)))
+    return BootstrapBatch(training, batch(8, 99), jnp.int32(2 * rows))
+
+
+# Clones
+
+
+def members(count=3, rows=6, dim=2, seed=0):
+    rng = np.random.default_rng(seed)
+    mean = rng.uniform(-0.8, 0.8, (count, rows, dim))
+    return mean, np.exp(rng.uniform(-2.0, 0.0, (count, rows, dim)))
+
+
+@pytest.mark.parametrize("cap", [5.0, 1e-3])
+@pytest.mark.parametrize("kind", ["none", "kl_max", "kl_gauss", "specialise", "code_heuristic"])
+def test_clone_losses_and_their_gradients_agree_with_numpy(kind, cap):
+    (mean, std), rng = members(), np.random.default_rng(1)
+    actions, noise = rng.uniform(-1, 1, (6, 2)), rng.standard_normal(mean.shape)
+    weights = np.array([0.0, 1.0, 2.0, 1.0, 1.0, 1.0])
+    config = ClonesConfig(num_members=3, diversity=kind, diversity_weight=0.3, max_divergence=cap)
+
+    def theirs(moving):
+        arguments = (mean, std, actions, noise, weights, kind, 0.3, cap)
+        return reference.clone_losses(moving["mean"], moving["std"], *arguments).sum()
+
+    def ours(moving):
+        found = clone_losses(
+            Normal(moving["mean"], moving["std"]), *map(jnp.float32, (actions, noise, weights)), config
+        )
+        return found[0].sum()
+
+    moving = {"mean": mean, "std": std}
+    value, slopes = jax.value_and_grad(ours)(jax.tree.map(jnp.float32, moving))
+    np.testing.assert_allclose(value, theirs(moving), rtol=1e-4)
+    assert_close(slopes, gradient(theirs, moving), 2e-3, 2e-4, f"gradients of {kind}")
+
+
+def test_gaussian_divergence_by_hand():
+    """KL(N(0, 1) || N(1, 2)) = log 2 + (1 + 1) / 8 - 1 / 2 per dimension."""
+    first, second = Normal(jnp.zeros((1, 3)), jnp.ones((1, 3))), Normal(jnp.ones((1, 3)), jnp.full((1, 3), 2.0))
+    np.testing.assert_allclose(gaussian_divergences(first, second), 3 * (np.log(2) - 0.25), rtol=1e-6)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def toy(kind, alpha):
+    """Four state-free Gaussians on actions around -0.6 and 0.6: mean log-likelihoods and divergences, two seeds."""
+    config = ClonesConfig(num_members=4, diversity=kind, diversity_weight=alpha)
+    optimizer = optax.adam(1e-2)
+
+    def distribution(raw):
+        mean, log_std = jnp.tanh(raw[0]), -5.0 + 2.5 * (jnp.tanh(raw[1]) + 1.0)
+        return Normal(mean[:, None, None], jnp.exp(log_std)[:, None, None])
+
+    def draw(key, rows):
+        side_key, key = jax.random.split(key)
+        sides = jnp.where(jax.random.bernoulli(side_key, shape=(rows, 1)), 0.6, -0.6)
+        return sides + 0.1 * jax.random.normal(key, (rows, 1))
+
+    def train(key):
+        start_key, key, test_key = jax.random.split(key, 3)
+        raw = 0.3 * jax.random.normal(start_key, (2, 4))
+
+        def step(state, key):
+            raw, moments = state
+            data_key, noise_key = jax.random.split(key)
+            actions, noise = draw(data_key, 256), jax.random.normal(noise_key, (4, 256, 1))
+
+            def loss(raw):
+                one = distribution(raw)
+                wide = Normal(*(jnp.broadcast_to(part, (4, 256, 1)) for part in (one.mean, one.std)))
+                return clone_losses(wide, actions, noise, jnp.ones(256), config)[0].sum()
+
+            updates, moments = optimizer.update(jax.grad(loss)(raw), moments)
+            return (optax.apply_updates(raw, updates), moments), None
+
+        (raw, _), _ = jax.lax.scan(step, (raw, optimizer.init(raw)), jax.random.split(key, 2_000))
+        found = distribution(raw)
+        log_probs = Normal(found.mean, found.std).log_prob(jnp.broadcast_to(draw(test_key, 2_000)[None], (4, 2_000, 1)))
+        one, other = (Normal(*(part[index, 0] for part in (found.mean, found.std))) for index in PAIRS)
+        return log_probs.mean(), log_probs.max(axis=0).mean(), gaussian_divergences(one, other).mean()
+
+    return jax.tree.map(jnp.mean, jax.vmap(train)(jax.random.split(jax.random.key(0), 2)))
+
+
+PAIRS = tuple(np.array([(i, j) for i in range(4) for j in range(4) if i != j]).T)
+
+
+def test_diversity_diversifies_and_specialising_covers_both_modes():
+    likelihood, best, apart = toy("none", 0.0)
+    strong_likelihood, _, strong_apart = toy("kl_max", 0.5)
+    assert strong_apart >= 5.0 * apart
+    assert likelihood - strong_likelihood < 0.2
+    weak_likelihood, _, weak_apart = toy("kl_max", 0.1)
+    assert weak_apart >= 0.9 * apart
+    assert likelihood - weak_likelihood < 0.02
+    assert toy("specialise", 0.3)[1] - best > 0.2
+
+
+def test_the_published_codes_diversity_changes_nothing():
+    """Its gradient is that of the likelihood, scaled, and Adam does not see scales."""
+    found = []
+    for alpha in (0.0, 0.1, 0.5):
+        config = dataclasses.replace(UNIO4.clones, diversity="code_heuristic", diversity_weight=alpha)
+        clones, step = config.create(jax.random.key(0), EXAMPLE), jax.jit(clone, static_argnums=3)
+        for number in range(4):
+            clones, _ = step(clones, batch(8, number), jax.random.key(number), config)
+        found.append(clones.params)
+    assert_close(found[1], to_numpy(found[0]), 1e-4, 1e-5, "alpha = 0.1")
+    assert_close(found[2], to_numpy(found[0]), 1e-4, 1e-5, "alpha = 0.5")
+
+
+def test_only_returns_above_the_bound_are_cloned():
+    """The gradient is that of the chosen rows alone."""
+    config = dataclasses.replace(UNIO4.clones, diversity="none", min_return=0.0)
+    clones, rows = config.create(jax.random.key(0), EXAMPLE), batch()
+    chosen = np.flatnonzero(np.asarray(rows.mc_returns) > 0.0)
+    assert 0 < len(chosen) < 8
+    few = jax.tree.map(lambda field: field[chosen], rows)
+    step = jax.jit(clone, static_argnums=3)
+    both, _ = step(clones, rows, jax.random.key(0), config)
+    alone, _ = step(clones, few, jax.random.key(0), dataclasses.replace(config, min_return=None))
+    assert_close(both.opt_state[0].mu, to_numpy(alone.opt_state[0].mu), 1e-4, 1e-6, "gradients")
+
+
+# Values
+
+
+def test_iqls_value_is_the_mean_at_one_half_and_rises_with_the_expectile():
+    """In one state, of actions that end the episode with rewards 0 and 1, at most the better one's value."""
+    rewards = jnp.arange(8) % 2.0
+    rows = batch().replace(
+        observations=jnp.zeros((8, 2)),
+        actions=jnp.stack([rewards - 0.5, rewards - 0.5], axis=1),
+        rewards=rewards,
+        masks=jnp.zeros(8),
+    )
+
+    def learnt(expectile):
+        config = dataclasses.replace(UNIO4.values, expectile=expectile, learning_rate=3e-2)
+        values = OfflineValues.create(jax.random.key(0), rows, config)
+        values = train(values)
+        return values.value(rows.observations)[0], values.target_q(rows.observations, rows.actions)
+
+    @jax.jit
+    def train(values):
+        return jax.lax.scan(lambda v, _: (v.update(rows, 0.9)[0], None), values, length=300)[0]
+
+    found = [learnt(expectile) for expectile in (0.5, 0.7, 0.9)]
+    value, q = found[0]
+    np.testing.assert_allclose(value, q.mean(), atol=0.02)
+    assert found[0][0] < found[1][0] < found[2][0] <= found[2][1].max() + 1e-2
+
+
+@pytest.mark.parametrize("kind", ["iql", "sarsa"])
+def test_values_agree_with_numpy(kind):
+    """Both losses, the order V, Q, target, and rows whose next action nobody knows."""
+    from baselines_reference import critics, value
+
+    config = dataclasses.replace(UNIO4.values, kind=kind, target_every=1)
+    values = OfflineValues.create(jax.random.key(0), EXAMPLE, config)
+    values = values.replace(
+        critic=values.critic.replace(params=perturbed(values.critic.params, jax.random.key(1))),
+        value=values.value.replace(params=perturbed(values.value.params, jax.random.key(2))),
+        target_critic_params=perturbed(values.critic.params, jax.random.key(3)),
+    )
+    rows = batch().replace(masks=jnp.ones(8).at[3].set(0.0))
+    b = to_numpy(rows)
+    new, metrics = jax.jit(OfflineValues.update, static_argnums=2)(values, rows, 0.9)
+    critic, target = to_numpy(values.critic.params), to_numpy(values.target_critic_params)
+
+    def value_loss(params):
+        v = value(params, b.observations)
+        if kind == "sarsa":
+            return ((v - b.mc_returns) ** 2).mean()
+        u = critics(target, b.observations, b.actions).min(axis=0) - v
+        return (np.where(u > 0, config.expectile, 1 - config.expectile) * u**2).mean()
+
+    known = np.isfinite(b.next_actions).all(axis=1)
+    assert not known[2]
+    if kind == "iql":
+        following, weights = value(to_numpy(new.value.params), b.next_observations), np.ones(8)
+    else:
+        following = critics(target, b.next_observations, np.nan_to_num(b.next_actions)).min(axis=0)
+        weights = (known | (b.masks == 0)).astype(float)
+    y = b.rewards + 0.9 * b.masks * following
+
+    def critic_loss(params):
+        return (weights * (critics(params, b.observations, b.actions) - y) ** 2).mean(axis=1).sum()
+
+    np.testing.assert_allclose(metrics["value/loss"], value_loss(to_numpy(values.value.params)), rtol=1e-4)
+    np.testing.assert_allclose(metrics["critic/loss"], critic_loss(critic), rtol=1e-3)
+    slopes = {"value": gradient(value_loss, to_numpy(values.value.params)), "critic": gradient(critic_loss, critic)}
+    for name, slope in slopes.items():
+        found = jax.tree.map(lambda moment: moment / 0.1, getattr(new, name).opt_state[0].mu)
+        assert_close(found, slope, 2e-3, 2e-4, f"{name}'s gradients")
+    rate = config.target_update_rate
+    expected = jax.tree.map(lambda n, o: rate * n + (1 - rate) * o, to_numpy(new.critic.params), target)
+    assert_close(new.target_critic_params, expected, 1e-4, 1e-5, "target")
+
+
+def test_ends_that_are_terminal_and_ends_that_are_cut():
+    """No bootstrap through a termination; through a cut there is, unless the published code's rule is asked for."""
+    rows = batch().replace(rewards=jnp.zeros(8))  # row 2 was cut: its next action is not known; rows 3 and 7 ended
+
+    def targets(**changes):
+        values = OfflineValues.create(jax.random.key(0), EXAMPLE, dataclasses.replace(UNIO4.values, **changes))
+        one = jax.jit(lambda v, r: v.update(r, 0.9)[1]["critic/target_mean"])
+        repeat = lambda index: jax.tree.map(lambda field: jnp.repeat(field[index : index + 1], 8, axis=0), rows)  # noqa: E731
+        return [float(one(values, repeat(index))) for index in (2, 3, 4)]
+
+    cut, ended, inside = targets()
+    assert ended == 0.0 != cut
+    assert inside != 0.0
+    assert targets(timeouts_as_terminal=True) == [0.0, 0.0, inside]
+
+
+# The transition model
+
+
+def test_model_loss_agrees_with_numpy():
+    model = TransitionModel.create(jax.random.key(0), EXAMPLE, UNIO4.model).fit_observations(batch(64).observations)
+    model = model.replace(net=model.net.replace(params=perturbed(model.net.params, jax.random.key(1))))
+    rows = bootstrapped()
+    b, mean = to_numpy(rows.training), np.asarray(batch(64).observations, np.float64).mean(axis=0)
+    std = np.asarray(batch(64).observations, np.float64).std(axis=0) + 1e-3
+    inputs = np.concatenate([(b.observations - mean) / std, b.actions], axis=-1)
+    targets = np.concatenate([b.next_observations - b.observations, b.rewards[..., None]], axis=-1)
+    config = UNIO4.model
+
+    def loss(params):
+        decays = (config.weight_decays, config.output_weight_decay)
+        return reference.model_loss(params, inputs, targets, *decays, config.bounds_weight)
+
+    new, metrics = jax.jit(TransitionModel.update)(model, rows)
+    params = to_numpy(model.net.params)
+    np.testing.assert_allclose(metrics["model/loss"], loss(params), rtol=1e-4)
+    slopes = jax.tree.map(lambda moment: moment / 0.1, new.net.opt_state[0].mu)
+    assert_close(slopes, gradient(loss, params), 5e-3, 1e-3, "gradients")
+
+
+def test_model_keeps_each_members_best_and_stops_by_itself():
+    """Two updates are an epoch here. Held-out errors never rise, and after the stop nothing changes."""
+    config = dataclasses.replace(UNIO4.model, patience=2, min_improvement=0.5)
+    model, step = TransitionModel.create(jax.random.key(0), EXAMPLE, config), jax.jit(TransitionModel.update)
+    errors, epochs = [], []
+    for number in range(24):
+        model, metrics = step(model, bootstrapped(seed=number))
+        errors.append(np.asarray(model.best_errors))
+        epochs.append(int(metrics["model/epochs"]))
+        if bool(model.stopped):
+            break
+    assert np.isinf(errors[0]).all()
+    assert np.isfinite(errors[1]).all()
+    assert epochs[:4] == [0, 1, 1, 2]
+    assert bool(model.stopped)
+    assert int(model.epochs_without) == 2
+    assert (np.diff(errors[1:], axis=0) <= 0).all()
+    assert_identical(step(model, bootstrapped(seed=50))[0], model)
+    best = model.replace(net=model.net.replace(params=model.trained()))
+    np.testing.assert_allclose(best.held_out_errors(batch(8, 99)), errors[-1], rtol=1e-5)
+    assert list(model.elites()) == list(np.argsort(errors[-1])[:2])
+
+
+def test_bootstraps_differ_and_hold_rows_out():
+    rows = batch(40)
+    sampler = Bootstrap(num_members=3, holdout_share=0.25).sampler(dataset(rows))
+    held_out = {tuple(row) for row in np.asarray(sampler.holdout.observations)}
+    assert len(held_out) == 10
+    resamples = np.asarray(sampler.resamples)
+    assert resamples.shape == (3, 30)
+    assert len({tuple(row) for row in resamples}) == 3
+    assert len(set(resamples[0])) < 30  # with replacement
+    drawn = sampler.sample(jax.random.key(0), 200)
+    assert int(drawn.num_rows) == 30
+    for member in range(3):
+        seen = {tuple(row) for row in np.asarray(drawn.training.observations[member])}
+        assert not seen & held_out
+        allowed = {tuple(row) for row in np.asarray(rows.observations)[np.unique(resamples[member])]}
+        assert seen <= allowed
+        assert len(seen) > 0.8 * len(allowed)
+    first = np.asarray(drawn.training.next_observations[0, 0])  # fields stay aligned
+    index = np.flatnonzero((np.asarray(rows.observations) == np.asarray(drawn.training.observations[0, 0])).all(axis=1))
+    np.testing.assert_array_equal(first, np.asarray(rows.next_observations)[index[0]])
+    with pytest.raises(ConfigError, match="cannot be split"):
+        Bootstrap(2).sampler(dataset(batch(1)))
+
+
+# Offline PPO and its gate
+
+
+STAGE = UniO4Stage(UNIO4, "policies", num_updates=40)
+
+
+def agent(stage=STAGE, seed=0):
+    """Clones in general position, and a model and values that nobody trained."""
+    found = UniO4Agent.create(jax.random.key(seed), EXAMPLE, stage).fit_observations(batch(64).observations)
+    return found._begin_at(found.clones.replace(params=perturbed(found.clones.params, jax.random.key(5))))
+
+
+def test_first_step_is_the_plain_policy_gradient():
+    """At equal policies all ratios are 1, the loss is minus the mean advantage, 0, and its gradient REINFORCE's."""
+    start = agent()
+    noise_key = jax.random.key(3)
+    policies, metrics = jax.jit(UniO4Agent._ppo_step)(start, start._seen(batch().observations), noise_key)
+    np.testing.assert_allclose(metrics["policies/log_ratio"], 0.0, atol=1e-6)
+    assert abs(float(metrics["policies/loss"])) < 1e-6
+    obs = to_numpy(start._seen(batch().observations))
+    mean, std = reference.actors(to_numpy(start.accepted), obs, activation=lambda x: np.maximum(x, 0.0))
+    actions = mean + std * np.asarray(jax.random.normal(noise_key, mean.shape), np.float64)
+    values = start.values.value(obs)
+    advantages = start.values.q(jnp.float32(obs), jnp.clip(jnp.float32(actions), -1, 1)) - values[None]
+    advantages = np.asarray(standardized_advantages(advantages, values), np.float64)
+    for index in range(2):
+        params = to_numpy(select_actor(start.accepted, index))
+
+        def loss(params, index=index):
+            now = reference.actor(params, obs, activation=lambda x: np.maximum(x, 0.0))
+            return reference.ppo_loss(*now, mean[index], std[index], actions[index], advantages[index], 0.25, 0.0)
+
+        def plain(params, index=index):
+            now = reference.actor(params, obs, activation=lambda x: np.maximum(x, 0.0))
+            return -(advantages[index] * reference.density(*now, actions[index])).mean()
+
+        slope = gradient(loss, params)
+        assert_close(gradient(plain, params), slope, 1e-3, 1e-5, "policy gradient")
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(slope)))
+        clipped = jax.tree.map(lambda leaf, norm=norm: leaf * min(1.0, 0.5 / norm), slope)
+        moments = jax.tree.map(lambda leaf: leaf / 0.1, policies.opt_state[1][0].mu)
+        assert_close(select_actor(moments, index), clipped, 5e-3, 2e-4, "gradients, clipped member by member")
+
+
+def test_ppo_loss_agrees_with_numpy_after_the_policies_moved():
+    config = dataclasses.replace(UNIO4.improvement, positive_weight=0.9, entropy_weight=0.01)
+    start = agent(UniO4Stage(dataclasses.replace(UNIO4, improvement=config), "policies", 40))
+    other = perturbed(start.accepted, jax.random.key(8))
+    moved = jax.tree.map(lambda a, b: 0.7 * a + 0.3 * b, start.accepted, other)
+    start = start.replace(policies=start.policies.replace(params=moved), count=jnp.int32(4))
+    key = jax.random.key(3)
+    _, metrics = jax.jit(UniO4Agent._ppo_step)(start, batch().observations, key)
+    obs, relu = to_numpy(batch().observations), {"activation": lambda x: np.maximum(x, 0.0)}
+    old_mean, old_std = reference.actors(to_numpy(start.accepted), obs, **relu)
+    mean, std = reference.actors(to_numpy(moved), obs, **relu)
+    actions = old_mean + old_std * np.asarray(jax.random.normal(key, mean.shape), np.float64)
+    q = start.values.q(batch().observations, jnp.clip(jnp.float32(actions), -1, 1))
+    a = np.asarray(q - start.values.value(batch().observations)[None], np.float64)
+    a = (a - a.mean(axis=1, keepdims=True)) / a.std(axis=1, ddof=1, keepdims=True)
+    a *= np.where(a > 0, 0.9, 0.1)
+    half_width = config.clip_range * (1 - 4 / 40)
+    losses = [
+        reference.ppo_loss(mean[i], std[i], old_mean[i], old_std[i], actions[i], a[i], half_width, 0.01) for i in (0, 1)
+    ]
+    np.testing.assert_allclose(metrics["policies/loss"], np.mean(losses), rtol=2e-3)
+    assert 0.0 < float(metrics["policies/clipped"]) < 1.0
+
+
+def test_equal_advantages_give_no_gradient():
+    """Values around 100 leave rounding errors of 1e-5; a plain division by their deviation would blow them up to 1."""
+    values = jnp.full(64, 100.0)
+    noise = jnp.asarray(np.random.default_rng(0).choice([-7.6e-6, 0.0, 7.6e-6], (2, 64)), jnp.float32)
+    assert float(jnp.abs(standardized_advantages(noise, values)).max()) < 0.02
+    spread = standardized_advantages(jnp.asarray(np.random.default_rng(0).normal(3, 2, (2, 64)), jnp.float32), values)
+    np.testing.assert_allclose(spread.mean(axis=1), 0.0, atol=1e-5)
+    np.testing.assert_allclose(spread.std(axis=1, ddof=1), 1.0, atol=1e-2)
+
+
+def test_schedules():
+    config = UNIO4.improvement
+    linear = dataclasses.replace(config, clip_range=0.25, decay_clip_until=200)
+    half_widths = [float(clip_range(linear, 10_000, jnp.int32(count))) for count in (0, 200, 5_000)]
+    np.testing.assert_allclose(half_widths, [0.25, 0.245, 0.245], rtol=1e-6)
+    bppo = dataclasses.replace(linear, schedule="exponential")
+    half_widths = [float(clip_range(bppo, 1_000, jnp.int32(count))) for count in (0, 1, 200, 900)]
+    np.testing.assert_allclose(half_widths, [0.25, 0.24, 0.25 * 0.96**200, 0.25 * 0.96**200], rtol=1e-4)
+    rates = [float(LearningRate(1e-4, 100, "linear", 200)(jnp.int32(count))) for count in (0, 50, 100)]
+    np.testing.assert_allclose(rates, [1e-4, 5e-5, 0.0], atol=1e-12)
+    rates = [float(LearningRate(1e-4, 100, "exponential", 200)(jnp.int32(count))) for count in (0, 1, 2, 500)]
+    np.testing.assert_allclose(rates, [1e-4, 1e-4, 9.8e-5, 1e-4 * 0.98**100], rtol=1e-4)
+
+
+def test_gate():
+    """Scores repeat exactly; equal ones are refused; the best never falls; only the member that rose is replaced."""
+    start = agent()
+    same, other = start.accepted, perturbed(start.accepted, jax.random.key(1))
+    score = jax.jit(UniO4Agent.score)
+    first = score(start, same, start.starts, start.score_key)
+    np.testing.assert_array_equal(first, score(start, same, start.starts, start.score_key))
+    assert not np.array_equal(first, score(start, other, start.starts, start.score_key))
+
+    trust = jnp.ones(2, bool)
+    begun = start._decide(same, first, trust)  # the clones' own gate
+    np.testing.assert_array_equal(begun.best, first)
+    np.testing.assert_array_equal(begun.acceptances, [0.0, 0.0])
+    assert_identical(begun.accepted, same)
+
+    assert_identical(begun._decide(other, first, trust).accepted, same)  # equal scores
+    lower, higher = first - 1.0, first + jnp.array([-1.0, 2.0])
+    assert_identical(begun._decide(other, lower, trust).accepted, same)
+    rose = begun._decide(other, higher, trust)
+    assert_identical(select_actor(rose.accepted, 0), select_actor(same, 0))
+    assert_identical(select_actor(rose.accepted, 1), select_actor(other, 1))
+    np.testing.assert_array_equal(rose.best, [first[0], first[1] + 2.0])
+    np.testing.assert_array_equal(rose.acceptances, [0.0, 1.0])
+    np.testing.assert_array_equal(rose.refusals, [1.0, 0.0])
+    assert_identical(begun._decide(other, higher, jnp.array([True, False])).accepted, same)  # not believed
+    best = int(rose.best.argmax())
+    assert_identical(rose.actor.params, select_actor(rose.accepted, best))
+
+    wary = begun.replace(stage=_with_improvement(margin=1e6), best=jnp.ones(2))
+    assert_identical(wary._decide(other, jnp.full(2, 1e5), trust).accepted, same)
+    impatient = begun.replace(stage=_with_improvement(reset_after=2), policies=begun.policies.replace(params=other))
+    once = impatient._decide(other, lower, trust)
+    assert_identical(once.policies.params, other)
+    assert_identical(once._decide(other, lower, trust).policies.params, same)
+    live = begun.replace(stage=_with_improvement(hand_over="live"), policies=begun.policies.replace(params=other))
+    handed = live._decide(other, lower, trust)
+    assert_identical(handed.actor.params, select_actor(other, int(first.argmax())))
+
+
+def _with_improvement(**changes):
+    improvement = dataclasses.replace(UNIO4.improvement, **changes)
+    return UniO4Stage(dataclasses.replace(UNIO4, improvement=improvement), "policies", num_updates=40)
+
+
+def test_updates_gate_when_due_and_never_lower_the_best_score():
+    found, bests = agent(), []
+    for number in range(6):  # gates before the first update, after the second, the fourth and the sixth
+        found, _ = found.update(batch(8, number))
+        bests.append(np.asarray(found.best))
+        if number == 0:
+            assert_identical(found.accepted, agent().accepted)
+            assert_identical(found.actor.params, select_actor(agent().accepted, int(found.best.argmax())))
+    assert (np.diff(bests, axis=0) >= 0).all()
+    np.testing.assert_array_equal(found.score(found.accepted, found.starts, found.score_key), found.best)
+
+
+def test_a_stage_steps_nothing_but_its_own_networks():
+    rows = {"model": bootstrapped()}
+    trained = {
+        "values": {"critic", "value", "target_critic", "values_count"},
+        "model": {"model"},
+        "clones": {"clones", "policies", "accepted", "actor", "key"},
+    }
+    for stage, own in trained.items():
+        before = UniO4Agent.create(jax.random.key(0), EXAMPLE, UniO4Stage(UNIO4, stage, 40))
+        before = before.fit_observations(batch(64).observations)
+        after, _ = before.update(rows.get(stage, batch()))
+        for role, part in before.parts().items():
+            if role not in own:
+                assert_identical(after.parts()[role], part)
+        assert_identical(carry_over(after, agent()).parts()["policies"].params, after.policies.params)
+    with pytest.raises(ConfigError, match="resampled"):
+        before.replace(stage=UniO4Stage(UNIO4, "model", 40)).update(batch())
+
+
+# AM-Q
+
+
+def test_scores_agree_with_numpy_step_by_step():
+    """A model that adds the action to the state, a rule, and a Q that is the state's first entry."""
+    model = TransitionModel.create(jax.random.key(0), EXAMPLE, UNIO4.model)
+    heads = {"kernel": jnp.zeros((3, 5, 6)), "bias": jnp.zeros((3, 6)).at[:, 3:].set(-30.0)}
+    params = model.net.params["params"] | {"member_heads": heads, "min_log_variance": jnp.full(3, -40.0)}
+    drift = jnp.array([0.3, 0.0, 0.0])
+    params["member_heads"]["bias"] = heads["bias"].at[:, :3].set(drift)
+    model = model.replace(net=model.net.replace(params={"params": params}))
+    starts = jnp.array([[0.0, 0.0], [0.5, 0.0], [0.8, 0.0]])
+    rule = Unhealthy(intervals=((0, -1.0, 1.0),))
+    arguments = (
+        lambda observations: observations, lambda observations, actions: observations[..., 0], model, rule, starts, 2
+    )  # fmt: skip
+    # From 0: 0, 0.3, 0.6, 0.9, ended. From 0.5: 0.5, 0.8, ended. From 0.8: 0.8, ended. At most three steps each.
+    total, visits = 0.0 + 0.3 + 0.6 + 0.5 + 0.8 + 0.8, 6
+    for reduction, expected in {"mean_visited": total / visits, "sum": total / 3}.items():
+        found = jax.jit(lambda key, kind=reduction: amq_scores(*arguments, key, 3, kind))(jax.random.key(0))
+        np.testing.assert_allclose(found, [expected] * 2, rtol=1e-5)
+
+
+def test_scores_rank_policies_as_the_true_dynamics_do():
+    """A double integrator: the model and Q are learnt from random rows; a good, a poor and a bad controller."""
+    dynamics = lambda s, a: jnp.stack(  # noqa: E731
+        [s[..., 0] + 0.2 * s[..., 1], 0.98 * s[..., 1] + 0.2 * a[..., 0]], axis=-1
+    )
+    reward = lambda s, a: -(s[..., 0] ** 2 + 0.1 * s[..., 1] ** 2 + 0.05 * a[..., 0] ** 2)  # noqa: E731
+    rng = np.random.default_rng(0)
+    states = jnp.asarray(rng.uniform(-1, 1, (4_000, 2)), jnp.float32)
+    actions = jnp.asarray(rng.uniform(-1, 1, (4_000, 1)), jnp.float32)
+    following = dynamics(states, actions)
+    rows = Transitions(states, actions, reward(states, actions), jnp.ones(4_000), following, jnp.zeros(4_000))
+    sampler = Bootstrap(3).sampler(dataset(rows))
+    config = TransitionModelConfig(num_members=3, num_elites=2, model_hidden_dims=(16,), learning_rate=3e-3)
+    example = jax.tree.map(lambda field: field[:1], rows)
+
+    @jax.jit
+    def train(model, key):
+        step = lambda model, key: model.update(sampler.sample(key, 64))  # noqa: E731
+        return jax.lax.scan(step, model, jax.random.split(key, 500))
+
+    gains = jnp.array([[-0.8, -0.8], [-0.1, -0.1], [0.4, 0.4]])
+    controllers = lambda s: jnp.clip((s * gains[:, None]).sum(axis=-1, keepdims=True), -1.0, 1.0)  # noqa: E731
+
+    def truth(starts):
+        s, total = jnp.broadcast_to(starts[None], (3, *starts.shape)), jnp.zeros(3)
+        for _ in range(15):
+            a = controllers(s)
+            total, s = total + reward(s, a).mean(axis=1), dynamics(s, a)
+        return total
+
+    @jax.jit
+    def score(model, starts):
+        return amq_scores(controllers, reward, model, None, starts, 3, jax.random.key(0), 15, "sum")
+
+    right = 0
+    for seed in range(5):
+        model = TransitionModel.create(jax.random.key(seed), example, config).fit_observations(states)
+        model, metrics = train(model, jax.random.key(100 + seed))
+        errors = np.asarray(metrics["model/holdout_error"])
+        assert errors[-1] < 0.1 * errors[60]  # an epoch has 50 updates
+        starts = states[seed * 64 : (seed + 1) * 64]
+        scores = score(model, starts)
+        right += bool((np.argsort(scores) == np.argsort(truth(starts))).all())
+    assert right >= 4
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ClonesConfig(num_members=1), "at least 2 members"),
+        (lambda: ClonesConfig(diversity="kl"), "expected one of none"),
+        (lambda: OfflineValuesConfig(kind="td"), "expected 'iql' or 'sarsa'"),
+        (lambda: TransitionModelConfig(num_elites=8), "expected 1 to num_members=7"),
+        (lambda: UniO4Stage(trains="actor"), "expected one of values"),
+        (lambda: dataclasses.replace(UniO4Config().improvement, reduction="max"), "expected one of mean_visited"),
+        (lambda: dataclasses.replace(UniO4Config().improvement, positive_weight=1.5), "or null"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_a_task_without_data_is_refused():
+    with pytest.raises(ConfigError, match="learn from a dataset"):
+        UniO4Agent.create(jax.random.key(0), EXAMPLE, STAGE).fit_observations(None)
