@@ -4,8 +4,9 @@
     state, observation, reward, terminated, truncated = env.step(state, action, key)
 
 An environment is a pytree: its arrays (secret sequences, transition tables) are leaves, its sizes are static. So it is
-an ordinary argument of compiled code, and instances of equal sizes share one compilation. `rollout` runs many copies
-wholly on the device; `FunctionalEnv` hands one to Gymnasium's drivers.
+an ordinary argument of compiled code, and instances of equal sizes share one compilation. The interface itself is in
+`hybridrl.functional`, since training uses it too. `rollout` runs many copies wholly on the device; `FunctionalEnv`
+hands one to Gymnasium's drivers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import jax
@@ -22,7 +23,8 @@ import numpy as np
 from flax import struct
 from gymnasium import spaces
 
-StepResult = tuple[Any, jax.Array, jax.Array, jax.Array, jax.Array]
+from hybridrl.functional import Environment, Running, StepResult, advance, begin
+
 # (states, observations (num_envs, obs_dim), key) -> actions; a learner's policy leaves the states alone.
 BatchPolicy = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
@@ -59,40 +61,6 @@ class Discrete:
         return spaces.Discrete(self.num)
 
 
-class Environment(Protocol):
-    """An episodic decision process with observations `(obs_dim,)`; a pytree."""
-
-    @property
-    def obs_dim(self) -> int:
-        """Width of an observation."""
-        ...
-
-    @property
-    def actions(self) -> Continuous | Discrete:
-        """What can be done."""
-        ...
-
-    @property
-    def horizon(self) -> int:
-        """The most steps an episode can take."""
-        ...
-
-    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
-        """A first state (a pytree) and its observation `(obs_dim,)`, float32."""
-        ...
-
-    def step(self, state: Any, action: jax.Array, key: jax.Array) -> StepResult:
-        """The next state and its observation, the reward `()`, and whether the episode terminated or was truncated.
-
-        The observation is that of the state reached, also at an episode's end; starting again is the caller's part.
-        """
-        ...
-
-    def solved(self, reward: jax.Array, terminated: jax.Array) -> jax.Array:
-        """Whether the step that gave these solved the task, bool `()`; always false without a notion of success."""
-        ...
-
-
 class ArgmaxActions(struct.PyTreeNode):
     """An environment with discrete actions for agents that act by vectors: the largest entry of `(num,)` is played."""
 
@@ -126,13 +94,6 @@ class ArgmaxActions(struct.PyTreeNode):
         return self.env.solved(reward, terminated)
 
 
-class Running(struct.PyTreeNode):
-    """Where `num_envs` copies of an environment are, each in an unfinished episode."""
-
-    states: Any  # leaves (num_envs, ...)
-    observations: jax.Array  # (num_envs, obs_dim)
-
-
 class Rollout(struct.PyTreeNode):
     """Consecutive steps of `num_envs` copies, leaves `(num_steps, num_envs, ...)`.
 
@@ -145,11 +106,6 @@ class Rollout(struct.PyTreeNode):
     terminations: jax.Array  # (num_steps, num_envs), bool
     truncations: jax.Array  # (num_steps, num_envs), bool
     next_observations: jax.Array  # (num_steps, num_envs, obs_dim)
-
-
-def begin(env: Environment, key: jax.Array, num_envs: int) -> Running:
-    """`num_envs` copies of `env` at the start of an episode."""
-    return Running(*jax.vmap(env.reset)(jax.random.split(key, num_envs)))
 
 
 def rollout(
@@ -186,29 +142,13 @@ def _rollout(
     def step(running: Running, step_key: jax.Array) -> tuple[Running, Rollout]:
         act_key, env_key, reset_key = jax.random.split(step_key, 3)
         actions = policy(running.states, running.observations, act_key)
-        states, observations, rewards, terminations, truncations = jax.vmap(env.step)(
-            running.states, actions, jax.random.split(env_key, num_envs)
+        following, (observations, rewards, terminations, truncations) = advance(
+            env, running, actions, env_key, reset_key
         )
-        ended = terminations | truncations
-        reached = Running(states, observations)
-        # Copies that end together, as in a fixed horizon, pay for a restart once an episode and not at every step.
-        following = jax.lax.cond(
-            ended.any(), lambda: _select(ended, begin(env, reset_key, num_envs), reached), lambda: reached
-        )
-        seen = Rollout(running.observations, actions, rewards, terminations, truncations, observations)
-        return following, seen
+        return following, Rollout(running.observations, actions, rewards, terminations, truncations, observations)
 
     start = begin(env, start_key, num_envs) if start is None else start
     return jax.lax.scan(step, start, jax.random.split(steps_key, num_steps))
-
-
-def _select(which: jax.Array, new: Running, old: Running) -> Running:
-    """`new` where `which` `(num_envs,)` is true, else `old`."""
-
-    def pick(new_leaf: jax.Array, old_leaf: jax.Array) -> jax.Array:
-        return jnp.where(jnp.expand_dims(which, tuple(range(1, new_leaf.ndim))), new_leaf, old_leaf)
-
-    return jax.tree.map(pick, new, old)
 
 
 class FunctionalEnv(gymnasium.Env[np.ndarray, Any]):

@@ -23,8 +23,8 @@ from experiments.overrides import DEFAULTS, Override, nearest, parse
 from experiments.settings import LoopConfig, ScheduleConfig
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
-from hybridrl.training.loop import LoopSettings
 from hybridrl.training.phases import Phase
+from hybridrl.training.progress import LoopSettings
 
 
 @dataclasses.dataclass(frozen=True)

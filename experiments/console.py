@@ -75,7 +75,12 @@ class RunConsole:
         for phase in phases:
             unit = "updates" if phase.offline else "environment steps"
             details = []
-            if phase.updates_per_step:
+            if phase.batches == "rollouts":
+                details.append(f"1 agent update per {phase.num_envs} x {phase.rollout_steps} steps")
+                if phase.offline_rows:
+                    each = " of each time step" if phase.offline_by_step else ""
+                    details.append(f"with {phase.offline_rows} offline rows{each}")
+            elif phase.updates_per_step:
                 every = "step" if phase.update_every == 1 else f"{phase.update_every:,} steps"
                 rows = {
                     "mixed": f"{phase.batch_size}",

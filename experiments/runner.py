@@ -20,7 +20,8 @@ from experiments.console import RunConsole
 from experiments.start_from import start_from
 from hybridrl import datasets, disk
 from hybridrl.errors import HybridRLError, MissingExtraError
-from hybridrl.training.loop import Loop, Stopped
+from hybridrl.training.loop import Loop
+from hybridrl.training.progress import Stopped
 
 OK, INTERNAL, USER, DATA, PREEMPTED = 0, 1, 2, 3, 75
 RESUME = "stopped; run the same command to resume"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from experiments.settings import ScheduleConfig
+from hybridrl.errors import ConfigError
 from hybridrl.training.phases import Learner, Phase
 
 
@@ -85,3 +86,38 @@ def rows_to_wait_for(schedule: ScheduleConfig) -> int:
     With the whole dataset in the buffer there is nothing to wait for.
     """
     return max(schedule.warmup_steps, 1 if schedule.retention == "append" else online_rows(schedule))
+
+
+def rollout_phases(
+    learner: Learner, schedule: ScheduleConfig, offline_rows: int = 0, offline_by_step: bool = False
+) -> tuple[Phase, ...]:
+    """On-policy training, if the schedule has any; it is evaluated at the first rollouts' ends at or after its points.
+
+    Args:
+        offline_rows, offline_by_step: rows of the dataset that come with each rollout, see
+            `hybridrl.training.phases.Phase`.
+
+    Raises:
+        ConfigError: the schedule has what on-policy training has not.
+    """
+    if schedule.warmup_steps or schedule.retention != "none":
+        raise ConfigError(
+            f"schedule.warmup_steps={schedule.warmup_steps}, schedule.retention={schedule.retention!r}; on-policy "
+            "training has no replay buffer: expected 0 and 'none'"
+        )
+    if schedule.online_steps == 0:
+        return ()
+    size = schedule.num_envs * schedule.rollout_steps
+    points = evaluation_points(schedule.online_steps, schedule.every, schedule.dense_every, schedule.dense_until)
+    phase = Phase(
+        "online",
+        learner,
+        env_steps=schedule.online_steps,
+        batches="rollouts",
+        num_envs=schedule.num_envs,
+        rollout_steps=schedule.rollout_steps,
+        offline_rows=offline_rows,
+        offline_by_step=offline_by_step,
+        evaluate_at=tuple(sorted({-(-point // size) * size for point in points})),
+    )
+    return (phase,)

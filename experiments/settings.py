@@ -62,6 +62,8 @@ class ScheduleConfig:
         min_buffer: rows the replay buffer must hold before online updates begin; None is the algorithm's own rule.
         insert: "step" or "episode", see `hybridrl.training.phases.Phase`.
         n_step: environment steps whose rewards one TD target sums before it bootstraps, offline and online.
+        num_envs, rollout_steps: of on-policy algorithms: environments that act side by side, and steps of each between
+            two updates; they have neither warm-up nor replay buffer.
         offline_every: updates between evaluations in the offline phase.
         dense_every, dense_until: evaluate so often for so many steps after the warm-up; dips are short.
         every: environment steps between evaluations after that.
@@ -81,6 +83,8 @@ class ScheduleConfig:
     min_buffer: int | None = None
     insert: str = "step"
     n_step: int = 1
+    num_envs: int = 1
+    rollout_steps: int = 2_048
     offline_every: int = 20_000
     dense_every: int = 1_000
     dense_until: int = 20_000
@@ -105,6 +109,8 @@ class ScheduleConfig:
             "update_every",
             "online_batch_size",
             "n_step",
+            "num_envs",
+            "rollout_steps",
             "offline_every",
             "dense_every",
             "every",

@@ -98,6 +98,8 @@ class Task:
             evaluated in, such as a simulator of a real robot; None where they are the same.
         terminates: for agents that act in a learned model: whether states end an episode, bool `(*batch,)` from raw
             observations `(*batch, obs_dim)` of JAX or NumPy; hashable, equal where its rule is. None: none does.
+        functional: builds the bare environment as a `hybridrl.functional.Environment`, which on-policy phases run on
+            the device; None for an environment that has no such form.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Task:
     make: Callable[[Task], Any] | None = None
     simulator: Callable[[Task], Any] | None = None
     terminates: Callable[[Any], Any] | None = None
+    functional: Callable[[Task], Any] | None = None
 
     def __post_init__(self) -> None:
         """Reject records that contradict themselves."""
@@ -132,10 +135,15 @@ class Task:
             raise ConfigError(
                 f"task {self.name!r} has score_range {self.score_range}; expected (low, high), low < high"
             )
+        if self.functional is not None and (self.return_key is not None or self.pixels or self.num_goals):
+            raise ConfigError(
+                f"task {self.name!r} is functional and has return_key={self.return_key!r}, pixels={self.pixels}, "
+                f"num_goals={self.num_goals}; functional environments have none of these: expected None, False, 0"
+            )
 
     def transform(
-        self, actions: Any, rewards: Any, terminations: Any, successes: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, actions: Any, rewards: Any, terminations: Any, successes: Any, xp: Any = np
+    ) -> tuple[Any, Any, Any]:
         """What the agent sees of one step or of many: clipped actions, transformed rewards, terminations.
 
         The same function serves the dataset and the environment, so the two cannot drift apart.
@@ -143,15 +151,16 @@ class Task:
         Args:
             actions: `(*batch, action_dim)`, already in units of [-1, 1].
             rewards, terminations, successes: `(*batch,)`, as the environment or the file gives them.
+            xp: the module that computes: NumPy, or `jax.numpy` in compiled code.
 
         Returns:
-            float32 actions and rewards and boolean terminations, of the same shapes.
+            float32 actions and rewards and boolean terminations, of the same shapes; arrays of `xp`.
         """
-        actions = np.clip(np.asarray(actions, np.float32), -self.action_clip, self.action_clip)
-        rewards = np.asarray(rewards, np.float32) * np.float32(self.reward_scale) + np.float32(self.reward_shift)
-        terminations = np.asarray(terminations, bool)
+        actions = xp.clip(xp.asarray(actions, np.float32), -self.action_clip, self.action_clip)
+        rewards = xp.asarray(rewards, np.float32) * np.float32(self.reward_scale) + np.float32(self.reward_shift)
+        terminations = xp.asarray(terminations, bool)
         if self.terminate_on_success:
-            terminations = terminations | np.asarray(successes, bool)
+            terminations = terminations | xp.asarray(successes, bool)
         return actions, rewards, terminations
 
     def flatten_observation(self, observation: Any) -> np.ndarray:

@@ -91,20 +91,25 @@ def _lock(horizon: int, images: str | None) -> Task:
         success_key="success",
         dataset=DatasetSpec(id=dataset_id, format="minari", generate=generate, rows=count * horizon),
         make=_make,
+        functional=_functional,
     )
 
 
 @functools.lru_cache(maxsize=1)  # image pools are large, and a run makes many environments of one task
-def _functional(env_kwargs: tuple[tuple[str, Any], ...]) -> Any:
+def _lock_of(env_kwargs: tuple[tuple[str, Any], ...]) -> Any:
     from envs.lock import Lock
 
     return Lock.create(**dict(env_kwargs))
 
 
+def _functional(task: Task) -> Any:
+    return _lock_of(task.env_kwargs)
+
+
 def _make(task: Task) -> Any:
     from envs.functional import FunctionalEnv
 
-    return FunctionalEnv(_functional(task.env_kwargs))
+    return FunctionalEnv(_functional(task))
 
 
 TASKS: dict[str, Callable[[], Task]] = {

@@ -22,6 +22,7 @@ def bandit() -> Task:
         score_range=(5.0 / 12.0, 1.0),
         score_label="normalised return (0 uniform actions, 100 optimal)",
         make=_make,
+        functional=_functional,
     )
 
 
@@ -35,6 +36,7 @@ def chain() -> Task:
         score_range=(0.0, 1.0),
         score_label="normalised return",
         make=_make,
+        functional=_functional,
     )
 
 
@@ -52,6 +54,7 @@ def reach() -> Task:
         failure_reward=-5.0,
         dataset=DatasetSpec(id="local/reach-noisy-v0", format="minari", generate=generate_reach, rows=4_000),
         make=_make,
+        functional=_functional,
     )
 
 
@@ -109,6 +112,10 @@ def _probe_module() -> Any:
 
 def _make(task: Task) -> Any:
     return _probe_module().ProbeEnv(task.env_id)
+
+
+def _functional(task: Task) -> Any:
+    return _probe_module().PROBES[task.env_id]
 
 
 TASKS: dict[str, Callable[[], Task]] = {"probe/bandit-v0": bandit, "probe/chain-v0": chain, "probe/reach-v0": reach}

@@ -9,6 +9,7 @@ from hybridrl.replay.samplers import (
     MixtureSampler,
     SegmentSampler,
     SeparateSampler,
+    StepSampler,
     UniformSampler,
     offline_rows,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "ReplayBuffer",
     "SegmentSampler",
     "SeparateSampler",
+    "StepSampler",
     "UniformSampler",
     "offline_rows",
 ]

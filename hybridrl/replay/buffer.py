@@ -54,3 +54,16 @@ class ReplayBuffer(struct.PyTreeNode):
         """Uniform, with replacement, over the rows written so far; the loop ensures there are some."""
         rows = jax.random.randint(key, (batch_size,), 0, self.size)
         return jax.tree.map(lambda field: field[rows], self.storage)
+
+    def cut_to(self, rows: int) -> Self:
+        """Without the part of the storage beyond its first `rows`, for keeping; at least one row is kept."""
+        return self.replace(storage=jax.tree.map(lambda field: field[: max(rows, 1)], self.storage))
+
+    def grown_to(self, capacity: int) -> Self:
+        """With zeros after the rows up to a capacity no smaller than this one: undoes `cut_to`."""
+
+        def grow(field: jax.Array) -> jax.Array:
+            missing = capacity - len(field)
+            return jnp.concatenate([field, jnp.zeros((missing, *field.shape[1:]), field.dtype)])
+
+        return self.replace(storage=jax.tree.map(grow, self.storage))

@@ -133,6 +133,32 @@ class BlockSampler(struct.PyTreeNode):
         return jax.tree.map(lambda field: field.reshape(self.num_batches, batch_size, *field.shape[1:]), rows)
 
 
+class StepSampler(struct.PyTreeNode):
+    """Rows of each time step by themselves: step h uniformly, with replacement, among the episodes that reach it."""
+
+    transitions: Transitions  # leaves (rows, ...)
+    rows: jax.Array  # int32 (rows,): all rows' numbers, those of the first step of an episode first, then the second...
+    counts: jax.Array  # int32 (horizon,): how many rows there are of each step
+
+    @classmethod
+    def create(cls, dataset: Dataset) -> Self:
+        """Over all rows of `dataset`; the horizon is the length of its longest episode."""
+        lengths = np.asarray(dataset.episode_lengths)
+        steps = np.arange(dataset.num_rows) - np.repeat(np.asarray(dataset.episode_starts), lengths)
+        return cls(
+            transitions=dataset.transitions,
+            rows=jnp.asarray(np.argsort(steps, kind="stable"), jnp.int32),
+            counts=jnp.asarray(np.bincount(steps), jnp.int32),
+        )
+
+    def sample(self, key: jax.Array, batch_size: int) -> Transitions:
+        """`batch_size` rows of each step, leaves `(horizon, batch_size, ...)`."""
+        firsts = jnp.cumsum(self.counts) - self.counts
+        drawn = jax.random.randint(key, (len(self.counts), batch_size), 0, self.counts[:, None])
+        rows = self.rows[firsts[:, None] + drawn]
+        return jax.tree.map(lambda field: field[rows], self.transitions)
+
+
 class SegmentSampler(struct.PyTreeNode):
     """Stretches of consecutive steps of one episode, starting anywhere in it and padded at the episode's end."""
 

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,80 +30,23 @@ from hybridrl.training.online import (
     insert_and_update,
     transition_row,
 )
-from hybridrl.training.panel import value_diagnostics
+from hybridrl.training.panel import offline_share, value_diagnostics
 from hybridrl.training.phases import Phase, check_phases
+from hybridrl.training.progress import LoopSettings, Progress, Stopped, Watcher
+from hybridrl.training.rollouts import (
+    Collector,
+    DeviceCollector,
+    EpisodeSplitter,
+    HostCollector,
+    Outcomes,
+    TaskProcess,
+    check_segments,
+    cut_short,
+    outcome_metrics,
+    update_on_rollout,
+)
 from hybridrl.training.switch import carry_over
 from hybridrl.types import Agent, FitsObservations, Transitions
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopSettings:
-    """How a run is carried out; what it learns is in its phases.
-
-    Attributes:
-        discount: of the Monte-Carlo returns stored with the data; the agents' own.
-        replay_capacity: rows of the replay buffer.
-        log_every: updates or environment steps per line of metrics.
-        checkpoint_every: updates or environment steps per checkpoint. Environments are rebuilt at each, also in runs
-            that are never interrupted, so that no simulator state has to be stored.
-        eval_episodes: episodes per evaluation; of each goal, where the task has several.
-        eval_envs: how many of them run in step.
-        probe_rows: rows of the fixed offline batch, and of the newest finished online steps, for the switch panel.
-    """
-
-    discount: float = 0.99
-    replay_capacity: int = 2_000_000
-    log_every: int = 1_000
-    checkpoint_every: int = 10_000
-    eval_episodes: int = 20
-    eval_envs: int = 20
-    probe_rows: int = 1_024
-
-    def __post_init__(self) -> None:
-        """Reject settings that cannot work."""
-        for field in ("replay_capacity", "log_every", "checkpoint_every", "eval_episodes", "eval_envs", "probe_rows"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)}; expected at least 1")
-        if self.checkpoint_every % self.log_every:
-            raise ConfigError(
-                f"checkpoint_every={self.checkpoint_every} is no multiple of log_every={self.log_every}; make it one, "
-                "so that no line of metrics spans a checkpoint"
-            )
-
-
-class Watcher(Protocol):
-    """Told what a run does, and asked whether it should stop."""
-
-    def progress(self, phase: Phase, done: int, rate: float) -> None:
-        """`done` of `phase.length` updates or steps, at `rate` per second."""
-        ...
-
-    def evaluated(self, record: dict[str, Any]) -> None:
-        """A new evaluation."""
-        ...
-
-    def should_stop(self) -> bool:
-        """Whether to save what can be saved and stop now."""
-        ...
-
-
-class Stopped(Exception):
-    """The watcher asked the run to stop; the same command resumes it."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run is; stored with each checkpoint."""
-
-    phase: int = 0  # index of the current phase
-    done: int = 0  # updates or environment steps done in it
-    step: int = 0  # offline updates and environment steps in all: the x axis of the logs
-    env_steps: int = 0
-    updates: int = 0  # agent updates in all
-    online_updates: int = 0  # of them, made with environment steps
-    episodes: int = 0
-    buffer_rows: int = 0
-    probe_rows: int = 0
 
 
 class Loop:
@@ -141,6 +84,7 @@ class Loop:
             )
         self.phases, self.task, self.settings, self.watcher = phases, task, settings, watcher
         self._make_training_env = make_simulator or make_env
+        self._on_device = task.functional is not None and make_simulator is None
         self._folder, self._seed = folder, seed
         self._key = jax.random.key(seed)
         self._eval_envs = [make_env(0) for _ in range(settings.eval_envs)]
@@ -148,7 +92,10 @@ class Loop:
         self._example = example_transition(space.observation_space.shape[0], space.action_space.shape[0])
         if dataset is not None:
             self._check_shapes(dataset.example)
-        check_phases(phases, self._example)
+        self._dataset_rows = 0 if dataset is None else dataset.num_rows
+        self._longest_episode = 0 if dataset is None else int(dataset.episode_lengths.max())
+        check_phases(phases, self._example, self._longest_episode)
+        check_segments(phases, task.horizon, settings.checkpoint_every)
         appended = dataset if any(phase.start_buffer == "offline" for phase in phases) else None
         if appended is not None and settings.replay_capacity < appended.num_rows:
             raise ConfigError(
@@ -177,9 +124,11 @@ class Loop:
                 while self.progress.done < phase.length:
                     if self.watcher.should_stop():
                         raise Stopped
-                    end = min(_next_multiple(self.progress.done, self.settings.checkpoint_every), phase.length)
+                    end = self._segment_end(phase)
                     if phase.offline:
                         self._train_offline(phase, end)
+                    elif phase.batches == "rollouts":
+                        self._roll_out(phase, end)
                     else:
                         self._interact(phase, end)
                     if self.progress.done == phase.length:
@@ -242,10 +191,8 @@ class Loop:
         env = self._make_training_env(self._derived_seed("train", self.progress.phase, self.progress.done))
         recorder = EpisodeRecorder(self.settings.discount, self.task.failure_reward)
         policy, carry, observation = self._begin_episode(phase, env)
-        pending: list[dict[str, jax.Array]] = []
-        latest: dict[str, float] = {}
         piece = min(self.settings.probe_rows, self.buffer.capacity, self.task.horizon)
-        started, since = time.monotonic(), self.progress.done
+        window = _Window(self.progress.done)
         try:
             while self.progress.done < end:
                 act_key, update_key = _step_keys(phase_key, self.progress.done)
@@ -264,35 +211,81 @@ class Loop:
                     episode = recorder.finish()
                     self.progress.episodes += 1
                     for part, count in chunks(episode, piece):
-                        self.online_probe = insert(self.online_probe, part, jnp.int32(count))
+                        self._probe(part, count)
                         stored += [(part, count)] if phase.insert == "episode" else []
-                    self.progress.probe_rows = min(
-                        self.progress.probe_rows + len(episode.rewards), self.online_probe.capacity
-                    )
                     if self.progress.done < end:
                         policy, carry, observation = self._begin_episode(phase, env)
                 else:
                     observation = next_observation
                 metrics = self._learn(phase, stored, update_key)
                 if metrics is not None:
-                    pending.append(metrics)
-                done = self.progress.done
-                evaluating = done in phase.evaluate_at
-                if done % self.settings.log_every == 0 or done == end or evaluating:
-                    latest = _average(pending) or latest
-                    rate = (done - since) / (time.monotonic() - started)
-                    if pending:
-                        self._log(phase, latest, rate)
-                        pending = []
-                    else:
-                        self.watcher.progress(phase, done, rate)
-                    if evaluating:
-                        self._evaluate(phase, latest)
-                    started, since = time.monotonic(), done
-                    if self.watcher.should_stop() and done < end:
-                        raise Stopped
+                    window.pending.append(metrics)
+                self._look(phase, window, 1, end)
         finally:
             env.close()
+
+    def _roll_out(self, phase: Phase, end: int) -> None:
+        """Rollouts and updates on them until `end`, in environments of their own."""
+        index, phase_key = self.progress.phase, self._phase_key()
+        splitter = EpisodeSplitter(self.task, self.settings.discount, phase.num_envs)
+        collector = self._collector(phase)
+        window = _Window(self.progress.done)
+        try:
+            while self.progress.done < end:
+                act_key, update_key = _step_keys(phase_key, self.progress.done)
+                collected = collector.collect(self.agent.policy(deterministic=False), act_key)
+                finished, outcomes = splitter.add(jax.device_get(collected))
+                window.outcomes.append(outcomes)
+                self._advance(phase.steps_per_rollout, updates=1, env_steps=phase.steps_per_rollout)
+                self.progress.online_updates += 1
+                self.progress.episodes += len(outcomes.lengths)
+                if finished is not None:
+                    newest = jax.tree.map(lambda field: field[-self.online_probe.capacity :], finished)
+                    ((part, count),) = chunks(newest, self.online_probe.capacity)
+                    self._probe(part, count)
+                rollout = collected.rollout
+                if self.progress.done == end:  # the environments are rebuilt here, which cuts their episodes
+                    rollout = cut_short(rollout)
+                self.agent, metrics = update_on_rollout(
+                    self.agent, rollout, self._samplers[index], update_key, num_offline=phase.offline_rows
+                )
+                window.pending.append(metrics)
+                self._look(phase, window, phase.steps_per_rollout, end)
+        finally:
+            collector.close()
+
+    def _collector(self, phase: Phase) -> Collector:
+        """New environments for a phase's rollouts."""
+        index, done = self.progress.phase, self.progress.done
+        if self._on_device:
+            key = jax.random.fold_in(jax.random.fold_in(self._phase_key(), 4), done)
+            return DeviceCollector(TaskProcess.create(self.task), phase.num_envs, phase.rollout_steps, key)
+        seeds = [self._derived_seed("rollouts", index, done, number) for number in range(phase.num_envs)]
+        return HostCollector(self._make_training_env, seeds, phase.rollout_steps)
+
+    def _look(self, phase: Phase, window: _Window, steps: int, end: int) -> None:
+        """After `steps` more environment steps: log and evaluate where that is due, and stop if asked to."""
+        done, every = self.progress.done, self.settings.log_every
+        evaluating = done in phase.evaluate_at
+        if done // every == (done - steps) // every and done != end and not evaluating:
+            return
+        rate = (done - window.since) / (time.monotonic() - window.started)
+        if window.pending:
+            window.latest = _average(window.pending)
+            outcomes = outcome_metrics(window.outcomes, self.task.success_key is not None)
+            self._log(phase, window.latest | outcomes, rate)
+        else:
+            self.watcher.progress(phase, done, rate)
+        if evaluating:
+            self._evaluate(phase, window.latest)
+        window.restart(done)
+        if self.watcher.should_stop() and done < end:
+            raise Stopped
+
+    def _probe(self, rows: Transitions, count: int) -> None:
+        """Show the switch panel the first `count` of finished rows."""
+        self.online_probe = insert(self.online_probe, rows, jnp.int32(count))
+        self.progress.probe_rows = min(self.progress.probe_rows + count, self.online_probe.capacity)
 
     def _learn(
         self, phase: Phase, stored: list[tuple[Transitions, int]], key: jax.Array
@@ -361,33 +354,9 @@ class Loop:
         return panel | {name.replace("/", "_"): value for name, value in metrics.items() if name.endswith("grad_norm")}
 
     def _offline_share(self, phase: Phase) -> float:
-        """Expected share of offline rows in a training batch of this phase."""
-        if phase.offline:
-            return 1.0
-        begun = self.phases[: self.progress.phase + 1]
-        inserted = 0
-        if appending := [index for index, p in enumerate(begun) if p.start_buffer == "offline"]:
-            assert self._offline is not None
-            newer = sum(p.env_steps for p in begun[appending[-1] : -1]) + self.progress.done
-            # A full ring overwrites the oldest rows first, which are the dataset's.
-            inserted = min(len(self._offline.transitions.rewards), max(self.buffer.capacity - newer, 0))
-        in_buffer = inserted / max(self.progress.buffer_rows, 1)
-        if phase.batches == "blocks" and phase.block_source != "mixed":
-            return self._offline_block_share(phase)
-        mixed = int(phase.batch_size * phase.offline_ratio) / phase.batch_size
-        return mixed + (1.0 - mixed) * in_buffer
-
-    def _offline_block_share(self, phase: Phase) -> float:
-        """Expected share of offline blocks, where every block has a single source."""
-        assert self._offline is not None, "checked at the start"
-        rows = len(self._offline.transitions.rewards)
-        if self.progress.buffer_rows < phase.batch_size:
-            return 1.0
-        return {
-            "coin": phase.offline_ratio,
-            "alternate": 0.5,
-            "proportional": rows / (rows + self.progress.buffer_rows),
-        }[phase.block_source]
+        progress, rows, longest = self.progress, self._dataset_rows, self._longest_episode
+        before = self.phases[: progress.phase]
+        return offline_share(phase, before, progress.done, progress.buffer_rows, self.buffer.capacity, rows, longest)
 
     def _log(self, phase: Phase, values: dict[str, float], rate: float) -> None:
         broken = sorted(name for name, value in values.items() if not np.isfinite(value))
@@ -406,7 +375,7 @@ class Loop:
     def _save(self) -> None:
         state = {
             "agent": self.agent,
-            "buffer": _used_rows(self.buffer, self.progress.buffer_rows),
+            "buffer": self.buffer.cut_to(self.progress.buffer_rows),
             "probe": self.online_probe,
         }
         positions = self.logger.positions()
@@ -425,12 +394,12 @@ class Loop:
         rows = self.progress.buffer_rows
         template = {
             "agent": self._new_agent(learner),
-            "buffer": _used_rows(ReplayBuffer.create(self._example, capacity), rows),
+            "buffer": ReplayBuffer.create(self._example, capacity).cut_to(rows),
             "probe": self.online_probe,
         }
         state = self.checkpoints.restore(steps[-1], template)
         self.agent, self.online_probe = state["agent"], state["probe"]
-        self.buffer = _with_capacity(state["buffer"], capacity)
+        self.buffer = state["buffer"].grown_to(capacity)
         return RunLogger(self._folder, positions, self.progress.step)
 
     # Small things
@@ -440,6 +409,13 @@ class Loop:
         self.progress.step += count
         self.progress.updates += updates
         self.progress.env_steps += env_steps
+
+    def _segment_end(self, phase: Phase) -> int:
+        """Where the next checkpoint is due: at a multiple of `checkpoint_every`, or as the rollout around it ends."""
+        end = _next_multiple(self.progress.done, self.settings.checkpoint_every)
+        if phase.batches == "rollouts":
+            end = -(-end // phase.steps_per_rollout) * phase.steps_per_rollout
+        return min(end, phase.length)
 
     def _phase_key(self) -> jax.Array:
         return jax.random.fold_in(self._key, self.progress.phase)
@@ -461,11 +437,11 @@ class Loop:
 
     def _capacity(self) -> int:
         """The replay capacity, or less if the run cannot fill it."""
-        rows = sum(phase.env_steps for phase in self.phases)
+        rows = sum(phase.env_steps for phase in self.phases if phase.batches != "rollouts")
         if any(phase.start_buffer == "offline" for phase in self.phases):
             assert self._offline is not None, "checked at the start"
             rows += len(self._offline.transitions.rewards)
-        return min(self.settings.replay_capacity, rows)
+        return min(self.settings.replay_capacity, max(rows, 1))
 
     def _derived_seed(self, purpose: str, *numbers: int) -> int:
         """A 31-bit seed for NumPy-seeded environments, different for every purpose and number."""
@@ -493,6 +469,20 @@ class Loop:
                 )
 
 
+class _Window:
+    """What happened since the last line of metrics."""
+
+    def __init__(self, done: int) -> None:
+        self.latest: dict[str, float] = {}  # the newest line of the updates' metrics
+        self.restart(done)
+
+    def restart(self, done: int) -> None:
+        """Begin a new line at step `done`."""
+        self.pending: list[dict[str, jax.Array]] = []
+        self.outcomes: list[Outcomes] = []
+        self.started, self.since = time.monotonic(), done
+
+
 def _next_multiple(value: int, step: int) -> int:
     return (value // step + 1) * step
 
@@ -506,15 +496,3 @@ def _step_keys(phase_key: jax.Array, step: int) -> tuple[jax.Array, jax.Array]:
 def _average(pending: list[dict[str, jax.Array]]) -> dict[str, float]:
     host = jax.device_get(pending)
     return {name: float(np.mean([metrics[name] for metrics in host])) for name in (host[0] if host else {})}
-
-
-def _used_rows(buffer: ReplayBuffer, rows: int) -> ReplayBuffer:
-    return buffer.replace(storage=jax.tree.map(lambda field: field[: max(rows, 1)], buffer.storage))
-
-
-def _with_capacity(buffer: ReplayBuffer, capacity: int) -> ReplayBuffer:
-    def grow(field: jax.Array) -> jax.Array:
-        missing = capacity - len(field)
-        return jnp.concatenate([field, jnp.zeros((missing, *field.shape[1:]), field.dtype)])
-
-    return buffer.replace(storage=jax.tree.map(grow, buffer.storage))

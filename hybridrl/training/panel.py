@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from hybridrl.training.phases import Phase
 from hybridrl.types import Agent, Metrics, Transitions
 
 
@@ -24,6 +25,49 @@ def value_diagnostics(agent: Agent, batch: Any, key: jax.Array) -> Metrics:
     if not found:
         return {"return": returns}
     return {"q": found["q"], "return": returns, "q_minus_return": found["q"] - returns, "td_error": found["td_error"]}
+
+
+def offline_share(
+    phase: Phase,
+    before: Sequence[Phase],
+    done: int,
+    buffer_rows: int,
+    capacity: int,
+    dataset_rows: int,
+    longest_episode: int,
+) -> float:
+    """Expected share of offline rows in what an update gets.
+
+    Args:
+        phase: the current one.
+        before: the phases of the run before it.
+        done: updates or environment steps done in it.
+        buffer_rows, capacity: of the replay buffer.
+        dataset_rows, longest_episode: rows of the dataset, and how many of them its longest episode has; 0 without one.
+    """
+    if phase.offline:
+        return 1.0
+    if phase.batches == "rollouts":
+        rows = phase.offline_rows * (longest_episode if phase.offline_by_step else 1)
+        return rows / (rows + phase.steps_per_rollout)
+    if phase.batches == "blocks" and phase.block_source != "mixed":
+        # Every block has a single source.
+        if buffer_rows < phase.batch_size:
+            return 1.0
+        return {
+            "coin": phase.offline_ratio,
+            "alternate": 0.5,
+            "proportional": dataset_rows / (dataset_rows + buffer_rows),
+        }[phase.block_source]
+    inserted = 0
+    begun = (*before, phase)
+    if appending := [index for index, p in enumerate(begun) if p.start_buffer == "offline"]:
+        newer = sum(p.env_steps for p in begun[appending[-1] : -1] if p.batches != "rollouts") + done
+        # A full ring overwrites the oldest rows first, which are the dataset's.
+        inserted = min(dataset_rows, max(capacity - newer, 0))
+    in_buffer = inserted / max(buffer_rows, 1)
+    mixed = int(phase.batch_size * phase.offline_ratio) / phase.batch_size
+    return mixed + (1.0 - mixed) * in_buffer
 
 
 @dataclasses.dataclass(frozen=True)

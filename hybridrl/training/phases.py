@@ -21,12 +21,15 @@ from hybridrl.replay import (
     MixtureSampler,
     ReplayBuffer,
     SeparateSampler,
+    StepSampler,
     UniformSampler,
 )
 from hybridrl.replay.goals import FlatGoals, HierarchicalGoals, OptionGoals
 from hybridrl.replay.samplers import BLOCK_SOURCES
 from hybridrl.training.switch import check_fit
-from hybridrl.types import Agent, Sampler, Transitions
+from hybridrl.types import Agent, OnPolicyBatch, Rollout, Sampler, Transitions
+
+ROLLOUT_FIELDS = ("num_envs", "rollout_steps", "offline_rows", "offline_by_step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,12 @@ class Phase:
         update_every: environment steps from one step that updates to the next; with 1, the usual, each does.
         batch_size: rows per update; with "separate", of each source; with "blocks", per batch of the block.
         batches: what an update gets. "mixed": Transitions, offline and online rows in one batch. "separate": a
-            SourcedBatch, the two kept apart. "blocks": a SourceBlock, several batches from one source.
+            SourcedBatch, the two kept apart. "blocks": a SourceBlock, several batches from one source. "rollouts": an
+            OnPolicyBatch; the phase makes one update per rollout, has no replay buffer and heeds, beside name, learner,
+            env_steps and evaluate_at, only the four settings that follow.
+        num_envs, rollout_steps: environments of a rollout, and steps of each; `env_steps` counts those of all.
+        offline_rows: rows of the dataset that come with each rollout.
+        offline_by_step: draw so many of each time step, see `hybridrl.replay.StepSampler`.
         block_length, block_source: batches per block, and how the source is chosen, see
             `hybridrl.replay.BlockSampler`.
         offline_ratio: share of offline rows in each batch of an interacting phase; with "blocks", of offline blocks.
@@ -84,6 +92,10 @@ class Phase:
     update_every: int = 1
     batch_size: int = 256
     batches: str = "mixed"
+    num_envs: int = 1
+    rollout_steps: int = 1
+    offline_rows: int = 0
+    offline_by_step: bool = False
     block_length: int = 1
     block_source: str = "coin"
     offline_ratio: float = 0.0
@@ -106,7 +118,7 @@ class Phase:
                 "expected exactly one of them above 0"
             )
         for field, allowed in {
-            "batches": ("mixed", "separate", "blocks"),
+            "batches": ("mixed", "separate", "blocks", "rollouts"),
             "block_source": BLOCK_SOURCES,
             "mix_order": ("interleave", "concat"),
             "start_buffer": ("keep", "offline"),
@@ -149,6 +161,43 @@ class Phase:
                 f"next_actions={self.next_actions}; resamples are of single steps of a dataset: expected 0, None, "
                 "'mixed', 1, False"
             )
+        self._check_rollouts()
+
+    def _check_rollouts(self) -> None:
+        """Raise ConfigError for settings of rollouts elsewhere, for others in a phase of rollouts, and for misfits."""
+        rollouts = self.batches == "rollouts"
+        heeded = {"name", "learner", "env_steps", "evaluate_at", "batches", *(ROLLOUT_FIELDS if rollouts else ())}
+        for field in dataclasses.fields(self):
+            idle = field.name not in heeded if rollouts else field.name in ROLLOUT_FIELDS
+            if idle and getattr(self, field.name) != field.default:
+                raise ConfigError(
+                    f"phase {self.name!r}: batches={self.batches!r} makes no use of {field.name}="
+                    f"{getattr(self, field.name)!r}; leave it out"
+                )
+        if self.num_envs < 1 or self.rollout_steps < 1 or self.offline_rows < 0:
+            raise ConfigError(
+                f"phase {self.name!r}: num_envs={self.num_envs}, rollout_steps={self.rollout_steps}, "
+                f"offline_rows={self.offline_rows}; expected at least 1, 1 and 0"
+            )
+        if self.offline_by_step and not self.offline_rows:
+            raise ConfigError(
+                f"phase {self.name!r}: offline_by_step=True and offline_rows=0; set how many of each step"
+            )
+        if rollouts:
+            for field_name, points in {"env_steps": (self.env_steps,), "evaluate_at": self.evaluate_at}.items():
+                for steps in points:
+                    if steps % self.steps_per_rollout:
+                        count = max(steps // self.steps_per_rollout, 1)
+                        raise ConfigError(
+                            f"phase {self.name!r}: {field_name}={steps} is no multiple of num_envs * rollout_steps = "
+                            f"{self.num_envs} * {self.rollout_steps}; choose {count * self.steps_per_rollout} or "
+                            f"{(count + 1) * self.steps_per_rollout}"
+                        )
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Environment steps of one rollout, all environments together."""
+        return self.num_envs * self.rollout_steps
 
     @property
     def offline(self) -> bool:
@@ -171,13 +220,16 @@ class Phase:
             return self.goals.sampler(dataset)
         if self.bootstrap is not None:
             return self.bootstrap.sampler(dataset)
+        if self.offline_by_step:
+            return StepSampler.create(dataset)
         ahead = self.lookahead(discount)
         return UniformSampler(dataset.transitions) if ahead is None else LookaheadSampler.create(dataset, ahead)
 
     @property
     def needs_dataset(self) -> bool:
         """Whether it reads offline data to train on."""
-        return self.offline or self.offline_ratio > 0.0 or self.batches == "blocks" or self.start_buffer == "offline"
+        mixed = self.offline_ratio > 0.0 or self.batches == "blocks" or self.offline_rows > 0
+        return self.offline or mixed or self.start_buffer == "offline"
 
     def sampler(
         self,
@@ -209,7 +261,7 @@ class Phase:
         return MixtureSampler(offline, online, self.offline_ratio, self.mix_order)
 
 
-def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
+def check_phases(phases: tuple[Phase, ...], example: Transitions, longest_episode: int = 1) -> None:
     """Raise ConfigError before training starts if a phase could not be carried out.
 
     That is, if an agent could not take over from the one before it, or could not be updated on the phase's batches.
@@ -217,19 +269,14 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
     Args:
         phases: the run.
         example: one row of the task's data, leaves `(1, ...)`.
+        longest_episode: steps of the longest episode of the dataset, if there is one.
     """
     if not phases:
         raise ConfigError("a run needs at least one phase; got none")
 
     for phase in phases:
-        if phase.offline or phase.updates_per_step > 0:
-            row = example.replace(next_actions=example.actions) if phase.next_actions else example
-            buffer = None if phase.offline else ReplayBuffer.create(row, 1)
-            # Rows that look ahead have the shapes of plain ones.
-            special = phase.goals is not None or phase.bootstrap is not None
-            offline = phase.dataset_sampler(_two_rows(example), 1.0) if special else UniformSampler(row)
-            sampler = phase.sampler(offline, buffer, jnp.int32(0))
-            batch = jax.eval_shape(functools.partial(sampler.sample, batch_size=phase.batch_size), jax.random.key(0))
+        if phase.offline or phase.updates_per_step > 0 or phase.batches == "rollouts":
+            batch = _batch_shapes(phase, example, longest_episode)
             try:
                 jax.eval_shape(lambda agent, batch: agent.update(batch), _shapes(phase.learner, example), batch)
             except ValueError as error:
@@ -237,6 +284,36 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions) -> None:
 
     for before, after in itertools.pairwise(phases):
         check_handover(before.learner, after.learner, example)
+
+
+def _batch_shapes(phase: Phase, example: Transitions, longest_episode: int) -> Any:
+    """The shapes of what an update of the phase gets."""
+    if phase.batches == "rollouts":
+        rollout = Rollout(
+            observations=example.observations,
+            actions=example.actions,
+            rewards=example.rewards,
+            masks=example.masks,
+            ends=example.masks,
+            next_observations=example.next_observations,
+        )
+        rows = (longest_episode, phase.offline_rows) if phase.offline_by_step else (phase.offline_rows,)
+        return OnPolicyBatch(
+            rollout=_repeated(rollout, (phase.rollout_steps, phase.num_envs)),
+            offline=_repeated(example, rows) if phase.offline_rows else None,
+        )
+    row = example.replace(next_actions=example.actions) if phase.next_actions else example
+    buffer = None if phase.offline else ReplayBuffer.create(row, 1)
+    # Rows that look ahead have the shapes of plain ones.
+    special = phase.goals is not None or phase.bootstrap is not None
+    offline = phase.dataset_sampler(_two_rows(example), 1.0) if special else UniformSampler(row)
+    sampler = phase.sampler(offline, buffer, jnp.int32(0))
+    return jax.eval_shape(functools.partial(sampler.sample, batch_size=phase.batch_size), jax.random.key(0))
+
+
+def _repeated(row: Any, shape: tuple[int, ...]) -> Any:
+    """The shapes of `row`, leaves `(1, ...)`, with `shape` in place of the 1."""
+    return jax.tree.map(lambda field: jax.ShapeDtypeStruct((*shape, *field.shape[1:]), field.dtype), row)
 
 
 def check_handover(before: Learner, after: Learner, example: Transitions) -> None:

@@ -15,8 +15,9 @@ from hybridrl.errors import ConfigError
 from hybridrl.logger import read_lines
 from hybridrl.replay import GoalMixture
 from hybridrl.task import Task
-from hybridrl.training.loop import Loop, LoopSettings, Stopped
+from hybridrl.training.loop import Loop
 from hybridrl.training.phases import Learner, Phase
+from hybridrl.training.progress import LoopSettings, Stopped
 
 
 class Line(gymnasium.Env):

@@ -27,8 +27,9 @@ from hybridrl.errors import ConfigError, DivergenceError
 from hybridrl.logger import read_lines
 from hybridrl.policies import UniformPolicy
 from hybridrl.replay import ReplayBuffer
-from hybridrl.training.loop import Loop, LoopSettings, Stopped
+from hybridrl.training.loop import Loop
 from hybridrl.training.phases import Learner, Phase
+from hybridrl.training.progress import LoopSettings, Stopped
 
 TASK = envs.make_task("probe/reach-v0")
 WARMUP, BATCH = 30, 16

@@ -11,6 +11,7 @@ from hybridrl.replay import (
     ReplayBuffer,
     SegmentSampler,
     SeparateSampler,
+    StepSampler,
     UniformSampler,
     offline_rows,
 )
@@ -195,3 +196,18 @@ def test_segments_stay_inside_their_episode(episodes, length):
 def test_segments_have_at_least_one_step(episodes):
     with pytest.raises(ConfigError, match="segment length 0"):
         SegmentSampler.create(episodes, 0)
+
+
+def test_step_sampler_draws_each_step_from_the_episodes_that_reach_it():
+    """Episodes of lengths 3, 1 and 2: rows 0 3 4 are first steps, 1 and 5 second ones, 2 is the only third one."""
+    rows = jnp.arange(6.0)
+    transitions = Transitions(rows[:, None], rows[:, None], rows, rows, rows[:, None], rows)
+    lengths = jnp.array([3, 1, 2], jnp.int32)
+    sampler = StepSampler.create(Dataset(transitions, jnp.zeros(6), jnp.array([0, 3, 4], jnp.int32), lengths))
+    batch = sampler.sample(jax.random.key(0), 600)
+    assert batch.observations.shape == (3, 600, 1)
+    np.testing.assert_array_equal(batch.rewards, batch.observations[..., 0])
+    for step, expected in enumerate(([0, 3, 4], [1, 5], [2])):
+        found, counts = np.unique(np.asarray(batch.rewards[step]), return_counts=True)
+        assert found.tolist() == expected
+        assert counts.min() > 600 / len(expected) * 0.8
