@@ -80,7 +80,25 @@ def made(name):
     return task, envs.make_env(task, 0)
 
 
-@pytest.mark.parametrize("name", STATE_BASED.values(), ids=STATE_BASED.keys())
+# One of each family at every change, as making all takes long.
+QUICK = (
+    "pointmaze-medium",
+    "antmaze-large",
+    "antsoccer-arena",
+    "humanoidmaze-medium",
+    "cube-double",
+    "scene",
+    "puzzle-3x3",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, id=environment, marks=() if environment in QUICK else pytest.mark.slow)
+        for environment, name in STATE_BASED.items()
+    ],
+)
 def test_goals_and_default_task_are_the_benchmark_s(name):
     task, env = made(f"{name}-singletask-v0")
     env = env.env.unwrapped
