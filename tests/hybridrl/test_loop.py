@@ -412,6 +412,9 @@ def test_whole_episodes_are_inserted_with_their_returns(tmp_path):
     assert np.isnan(np.asarray(by_step.buffer.storage.mc_returns)).all()
 
 
+ASKED: list[bool] = []  # by Tally: whether each policy asked for was to be deterministic
+
+
 class Tally(struct.PyTreeNode):
     """An agent that counts updates and rows by source, and acts at random."""
 
@@ -431,6 +434,7 @@ class Tally(struct.PyTreeNode):
         return self.replace(updates=self.updates + 1, seen=self.seen + seen), {"batch/sum": seen.sum()}
 
     def policy(self, *, deterministic):
+        ASKED.append(deterministic)
         return UniformPolicy(action_dim=1)
 
     def diagnose(self, batch, key):
@@ -454,7 +458,10 @@ def test_updates_in_rounds_survive_a_stop_and_constants_come_from_the_data(tmp_p
     """After steps 20, 40 and 60, three updates each; a checkpoint falls between two rounds."""
     settings = dataclasses.replace(SETTINGS, log_every=10, checkpoint_every=30)
     whole = new_loop(tmp_path / "whole", phases=(ROUNDS,), settings=settings)
+    ASKED.clear()
     whole.run()
+    assert ASKED.count(True) == 1  # the evaluation
+    assert False in ASKED  # the episodes to learn from
     assert int(whole.agent.updates) == whole.progress.updates == whole.progress.online_updates == 9
     assert [line["step"] for line in read_lines(tmp_path / "whole" / "metrics.jsonl")] == [20, 40, 60]
     np.testing.assert_allclose(whole.agent.spread, np.asarray(dataset().transitions.observations).std(), rtol=1e-5)
