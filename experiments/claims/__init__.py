@@ -22,7 +22,7 @@ class Finding:
     Attributes:
         statement: what is claimed.
         quantity: what was measured, in words and units.
-        value, low, high: its mean over seeds and stratified bootstrap interval.
+        value, low, high: its mean over seeds and stratified bootstrap interval; all the same where nothing is random.
         verdict: "holds", "does not hold" or "inconclusive".
     """
 
@@ -47,6 +47,7 @@ class Claim:
         pretraining: overrides of a run that several variants begin with; it is done once per seed.
         pretrained: the names of those variants.
         metrics: training metrics that the judge needs; their mean over each run's last ten lines of logs is stored.
+        computed: the findings of a part that needs no runs, such as values known on paper; in seconds.
     """
 
     name: str
@@ -57,6 +58,11 @@ class Claim:
     pretraining: tuple[str, ...] = ()
     pretrained: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    computed: Callable[[], list[Finding]] | None = None
+
+    def findings(self, curves: Curves) -> list[Finding]:
+        """What is computed, then what the runs say."""
+        return [*(self.computed() if self.computed else []), *self.judge(curves)]
 
     def overrides(self, chosen: tuple[str, ...], *common: str) -> list[str]:
         """What to type for one run: the task unless `chosen` names one, and what is common to all runs."""
@@ -83,6 +89,11 @@ def within(statement: str, quantity: str, values: np.ndarray, lowest: float, hig
     return Finding(statement, quantity, float(values.mean()), low, high, verdict)
 
 
+def exactly(statement: str, quantity: str, value: float, lowest: float, highest: float) -> Finding:
+    """Whether a quantity without any randomness lies between two bounds, themselves included."""
+    return Finding(statement, quantity, value, value, value, HOLDS if lowest <= value <= highest else FAILS)
+
+
 def final_scores(runs: list[dict[str, Any]]) -> np.ndarray:
     """`(seeds,)`: the mean score of each run's last three evaluations."""
     return np.array([np.mean(run["scores"][-3:]) for run in runs])
@@ -104,6 +115,6 @@ def mean_metrics(runs: list[dict[str, Any]], name: str) -> np.ndarray:
 
 def claims() -> dict[str, Claim]:
     """All claims by name."""
-    from experiments.claims import h2o, moorl, wsrl
+    from experiments.claims import h2o, moorl, ota, wsrl
 
-    return {claim.name: claim for claim in (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM)}
+    return {claim.name: claim for claim in (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM, ota.CLAIM)}

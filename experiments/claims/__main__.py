@@ -134,7 +134,7 @@ def measure(claim: Claim, configs: dict[tuple[str, int], RunConfig], scale: str)
         "task": claim.task,
         "scale": scale,
         "seeds": len(runs) // len(claim.variants),
-        "findings": [dataclasses.asdict(finding) for finding in claim.judge(curves)],
+        "findings": [dataclasses.asdict(finding) for finding in claim.findings(curves)],
         "command": f"python -m experiments.claims {claim.name} --scale {scale}",
         "variants": {name: list(overrides) for name, overrides in claim.variants.items()},
         "provenance": provenance,

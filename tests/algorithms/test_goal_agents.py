@@ -177,8 +177,24 @@ def test_every_loss_trains_what_it_should():
     rows, options = goal_batch("ota").hierarchical, goal_batch("ota").options
     flagged = ota.hiql.replace(config=HIQLConfig(**{**vars(ota.hiql.config), "low_actor_trains_representation": True}))
 
+    steps, hiql = rows.steps, ota.hiql
+    target, advantages = double_value_targets(
+        steps.rewards,
+        steps.masks,
+        hiql.heads(hiql.value, steps.next_observations, steps.goals, hiql.target_value_params),
+        hiql.heads(hiql.value, steps.observations, steps.goals, hiql.target_value_params),
+        hiql.config.discount,
+    )
+
+    def regression(params):
+        """The value's loss with its targets as mere numbers."""
+        found = hiql.represent(steps.observations, steps.goals, params["representation"])
+        values = hiql.value(steps.observations, found, params=params["value"])
+        return expectile_value_loss(values, target, advantages, hiql.config.expectile).mean(axis=-1).sum()
+
     def losses(params):
         return {
+            "regression": regression(params),
             "value": ota.hiql.value_loss(params, rows.steps, ota.hiql.value, ota.hiql.target_value_params)[0],
             "high_value": ota.hiql.value_loss(params, options, ota.high_value, ota.target_high_value_params)[0],
             "low": ota.hiql.low_actor_loss(params, rows)[0],
@@ -191,6 +207,9 @@ def test_every_loss_trains_what_it_should():
         loss: {role for role, part in parts.items() if any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(part))}
         for loss, parts in gradients.items()
     }
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(close, gradients["value"], gradients.pop("regression"))  # none flows through the targets
+    del trained["regression"]
     assert trained == {
         "value": {"representation", "value"},
         "high_value": {"representation", "high_value"},
@@ -260,6 +279,26 @@ def test_the_multiplier_rises_while_steps_are_too_long():
     after, metrics = agent("qrl").update(still)
     assert metrics["metric/step_excess"] == 0.0
     assert after.multiplier.params["params"]["raw"] < before
+
+
+def test_the_multiplier_weighs_long_steps_and_learns_from_nothing_else():
+    """The gradient of QRL's loss is that of spread + weight * excess + dynamics, and of weight * (slack - excess)."""
+    qrl, rows = agent("qrl"), goal_batch("qrl")
+    parts = {role: model.params for role, model in qrl.models().items()}
+    weight = float(np.exp(parts["multiplier"]["params"]["raw"]))
+
+    def weighed(params):
+        _, metrics = qrl.distance_loss(params, rows)
+        return metrics["metric/spread_loss"] + weight * metrics["metric/step_excess"] + metrics["dynamics/loss"]
+
+    def loss(params):
+        return qrl.distance_loss(params, rows)[0]
+
+    gradient, expected = jax.jit(lambda params: (jax.grad(loss)(params), jax.grad(weighed)(params)))(parts)
+    found = gradient.pop("multiplier")["params"]["raw"]
+    np.testing.assert_allclose(found, weight * (0.05 - updated("qrl")[1]["metric/step_excess"]), rtol=1e-4)
+    assert expected.pop("multiplier")["params"]["raw"] == 0.0
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), gradient, expected)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

@@ -1,12 +1,14 @@
 """Verdicts worked out by hand from made-up curves."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
-from experiments.claims import areas, claims, final_scores, greater, within
+from experiments.claims import areas, claims, exactly, final_scores, greater, within
 from experiments.claims.__main__ import BEGIN, END, main, readme_table, update_readme
+from experiments.claims.ota import on_a_path
 from experiments.claims.wsrl import learning_starts, loss_at_switch, rise_of_error
 from experiments.config import compose
 
@@ -58,7 +60,7 @@ def test_verdicts(differences, margin, verdict):
     assert finding.low <= finding.value <= finding.high
 
 
-@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl"])
+@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl", "ota"])
 def test_every_variant_is_a_valid_run(name):
     claim = claims()[name]
     for overrides in claim.variants.values():
@@ -76,6 +78,36 @@ def test_the_claim_fails_when_its_curves_are_exchanged():
     assert [finding.verdict for finding in claim.judge(curves)] == ["holds"] * 5
     swapped = curves | {"wsrl": [RUN] * 5, "no_warmup": [good] * 5}
     assert [finding.verdict for finding in claim.judge(swapped)][:3] == ["does not hold"] * 3
+
+
+@pytest.fixture(scope="module")
+def path_findings():
+    return on_a_path()
+
+
+def test_values_on_a_path_bear_out_what_ota_says(path_findings):
+    """The numbers of the closed forms: gains of 0.70 and 0.0012 over 25 steps, 1,000 from the goal."""
+    assert [finding.verdict for finding in path_findings] == ["holds"] * 4
+    assert max(finding.value for finding in path_findings[:2]) < 0.01
+    for finding, gain in zip(path_findings[2:], (0.69745, 0.00123315), strict=True):
+        share = 50.0 * (1.0 + math.erf(gain / (0.1 * 2.0)))
+        assert finding.value == pytest.approx(share, abs=0.002)
+        assert finding.low == finding.value == finding.high
+
+
+def test_otas_claim_fails_when_its_curves_are_exchanged(path_findings):
+    claim = claims()["ota"]
+    low, high = ([{"scores": [0.0, score, score, score + seed]} for seed in range(5)] for score in (20.0, 50.0))
+    found = claim.findings({"ota": high, "hiql": low})
+    assert found[:-1] == path_findings
+    assert found[-1].verdict == "holds"
+    assert found[-1].value == pytest.approx(30.0)
+    assert claim.judge({"ota": low, "hiql": high})[0].verdict == "does not hold"
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.9, "holds"), (1.1, "holds"), (1.11, "does not hold")])
+def test_exact_values_within_bounds(value, verdict):
+    assert exactly("a", "b", value, 0.9, 1.1).verdict == verdict
 
 
 def test_unknown_claim_and_too_few_seeds_are_refused(capsys):
