@@ -47,7 +47,7 @@ def learned_values(steps: GoalSteps, goal: int, discount: float) -> np.ndarray:
     rewards, masks = steps.rewards[kept], steps.masks[kept]
 
     def sweep(_: int, values: jax.Array) -> jax.Array:
-        targets, _ = double_value_targets(rewards, masks, values[:, following], values[:, rows], discount)
+        targets, _advantages = double_value_targets(rewards, masks, values[:, following], values[:, rows], discount)
         return values.at[:, rows].set(targets)
 
     values = jax.lax.fori_loop(0, goal + 1, sweep, jnp.full((2, goal + 1), jnp.nan).at[:, rows].set(0.0))
