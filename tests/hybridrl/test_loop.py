@@ -12,6 +12,8 @@ import envs
 from algorithms import (
     CalQLAgent,
     CalQLConfig,
+    MOORLAgent,
+    MOORLConfig,
     PenaltyConfig,
     ReBRACAgent,
     ReBRACConfig,
@@ -473,6 +475,43 @@ def test_updates_in_rounds_survive_a_stop_and_constants_come_from_the_data(tmp_p
     assert_same(resumed.agent, whole.agent)
     assert logs(tmp_path / "cut") == logs(tmp_path / "whole")
     assert whole._offline_share(ROUNDS) == 0.5
+
+
+def test_blocks_of_one_source_survive_a_stop(tmp_path):
+    """MOORL with alternating blocks, three iterations at every second step; a checkpoint falls between two rounds.
+
+    Blocks are counted over the whole phase, and are offline while the buffer holds less than a batch.
+    """
+    sac = dataclasses.replace(SAC, critic_updates=1)
+    config = MOORLConfig(sac, inner_steps=2, meta_rate_schedule="linear", meta_iterations=60, act_with="adapted")
+    phase = Phase(
+        "online",
+        Learner(MOORLAgent, config),
+        env_steps=24,
+        updates_per_step=3,
+        update_every=2,
+        batches="blocks",
+        block_length=2,
+        block_source="alternate",
+        batch_size=8,
+    )
+    settings = dataclasses.replace(SETTINGS, log_every=1, checkpoint_every=13)
+    whole = new_loop(tmp_path / "whole", phases=(phase,), settings=settings)
+    whole.run()
+    assert int(whole.agent.iterations) == whole.progress.updates == 3 * 12
+    assert int(whole.buffer.size) == 24
+    firsts = 3 * np.arange(12)  # of each round's blocks; the first three rounds have too few online rows
+    expected = np.where(np.arange(12) < 3, 1.0, np.where(firsts % 2 == 0, 2 / 3, 1 / 3))
+    shares = [line["meta/offline_share"] for line in read_lines(tmp_path / "whole" / "metrics.jsonl")]
+    np.testing.assert_allclose(shares, expected, rtol=1e-6)
+    with pytest.raises(Stopped):
+        new_loop(tmp_path / "cut", Watcher(20), phases=(phase,), settings=settings).run()
+    resumed = new_loop(tmp_path / "cut", phases=(phase,), settings=settings)
+    assert resumed.progress.step == 13
+    resumed.run()
+    assert logs(tmp_path / "cut") == logs(tmp_path / "whole")
+    for part in ("agent", "buffer", "online_probe"):
+        assert_same(getattr(resumed, part), getattr(whole, part))
 
 
 @pytest.mark.parametrize(("source", "expected"), [("coin", 0.2), ("alternate", 0.5), ("proportional", None)])
