@@ -1,5 +1,6 @@
 """Verdicts worked out by hand from made-up curves."""
 
+import dataclasses
 import json
 import math
 
@@ -69,6 +70,14 @@ def test_every_variant_is_a_valid_run(name):
         begun = compose(claim.overrides(claim.pretraining)).phases()
         for variant in claim.pretrained:
             assert compose(claim.overrides(claim.variants[variant])).phases()[: len(begun)] == begun
+
+
+def test_h2os_rival_in_the_simulator_is_its_own_learner():
+    claim = claims()["h2o"]
+    h2o, rival = (compose(claim.overrides(claim.variants[name])) for name in ("h2o", "sac_simulator"))
+    assert rival.agent == dataclasses.replace(h2o.agent.sac, entropy_backup=True)
+    assert rival.schedule.online_batch_size == h2o.schedule.online_batch_size  # there half of them are real
+    assert rival.schedule.online_steps == h2o.schedule.online_steps
 
 
 def test_the_claim_fails_when_its_curves_are_exchanged():
