@@ -104,6 +104,8 @@ def test_darc_charges_for_transitions_that_reality_does_not_make(fitted):
         assert low < corrections[wrong].mean() < high
         assert abs(corrections[~wrong].mean()) < 0.1
         assert float(jnp.abs(corrections).max()) <= 4.0
+        config = dataclasses.replace(agent.config, max_correction=0.1)
+        assert float(jnp.abs(agent.replace(config=config).corrected(simulated)[1]).max()) == pytest.approx(0.1)
 
 
 @pytest.fixture(scope="module")

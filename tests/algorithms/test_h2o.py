@@ -134,6 +134,11 @@ def test_with_equal_sources_and_no_penalty_it_is_twice_sacs_loss(agent):
     np.testing.assert_allclose(loss, 2 * squared_td_errors(q, targets).mean(axis=1).sum(), rtol=1e-5)
     halved, _ = critic_loss(free, params, rows, jnp.tile(targets, 2), 0.5 * ones, uniform)
     np.testing.assert_allclose(halved, 0.75 * loss, rtol=1e-5)
+    off, metrics = critic_loss(
+        with_settings(agent, choices=H2OChoices(penalty="none")), params, rows, jnp.tile(targets, 2), ones, uniform
+    )
+    np.testing.assert_allclose(off, loss, rtol=1e-6)
+    assert metrics["critic/penalty"] == 0.0
 
 
 def test_the_penalty_is_a_log_mean_exp_where_the_gap_is_the_same_everywhere():
