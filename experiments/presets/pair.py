@@ -67,9 +67,7 @@ class Pair:
         trained = first[-1].learner
         # Whether two kinds of networks fit does not depend on the task's dimensions.
         check_handover(trained, second[-1].learner, example_transition(2, 1))
-        second = tuple(
-            dataclasses.replace(phase, learner=trained) if phase.updates_per_step == 0 else phase for phase in second
-        )
+        second = tuple(phase if phase.trains else dataclasses.replace(phase, learner=trained) for phase in second)
         return (*first, *second)
 
     def _part(self, config: Any, algo: str, agent: Any, task: Task, **schedule: Any) -> tuple[Phase, ...]:

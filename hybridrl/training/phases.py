@@ -205,6 +205,11 @@ class Phase:
         return self.env_steps == 0
 
     @property
+    def trains(self) -> bool:
+        """Whether it updates its agent; a phase that does not acts with a frozen one."""
+        return self.offline or self.batches == "rollouts" or self.updates_per_step > 0
+
+    @property
     def length(self) -> int:
         """Updates of an offline phase, environment steps of another."""
         return self.num_updates if self.offline else self.env_steps
@@ -275,7 +280,7 @@ def check_phases(phases: tuple[Phase, ...], example: Transitions, longest_episod
         raise ConfigError("a run needs at least one phase; got none")
 
     for phase in phases:
-        if phase.offline or phase.updates_per_step > 0 or phase.batches == "rollouts":
+        if phase.trains:
             batch = _batch_shapes(phase, example, longest_episode)
             try:
                 jax.eval_shape(lambda agent, batch: agent.update(batch), _shapes(phase.learner, example), batch)
