@@ -17,6 +17,7 @@ from algorithms.iql import IQLAgent, IQLConfig
 from algorithms.moorl import MOORLAgent, MOORLConfig
 from algorithms.offline_values import OfflineValuesConfig
 from algorithms.ota import OTAAgent, OTAConfig
+from algorithms.ppo import PPOAgent, PPOConfig, PPORun
 from algorithms.qrl import QRLAgent, QRLConfig
 from algorithms.rebrac import ReBRACAgent, ReBRACConfig
 from algorithms.rlpd import RLPDAgent, RLPDConfig
@@ -37,6 +38,7 @@ AGENTS = {
     "h2o": H2OAgent,
     "darc": DARCAgent,
     "darcplus": DARCAgent,
+    "ppo": PPOAgent,
     "bc": BCAgent,
     "td3bc": TD3BCAgent,
     "iql": IQLAgent,
@@ -90,6 +92,9 @@ __all__ = [
     "OTAAgent",
     "OTAConfig",
     "OfflineValuesConfig",
+    "PPOAgent",
+    "PPOConfig",
+    "PPORun",
     "PenaltyConfig",
     "QRLAgent",
     "QRLConfig",

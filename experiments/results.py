@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig
-from experiments.settings import PAIR
+from experiments.settings import ON_POLICY_ALGORITHMS, PAIR
 from hybridrl import disk
 from hybridrl.errors import ConfigError, CorruptError
 from hybridrl.logger import read_lines
@@ -222,7 +222,11 @@ def speeds(run: Run) -> dict[str, dict[str, float]]:
     for phase, values in rates.items():
         rate = statistics.median(values)
         schedule = run.config["schedule"]
-        updates = 1 if phase == "offline" else schedule["updates_per_step"] / schedule.get("update_every", 1)
+        if run.config["algo"].rpartition(PAIR)[2] in ON_POLICY_ALGORITHMS:
+            online = 1 / (schedule["num_envs"] * schedule["rollout_steps"])
+        else:
+            online = schedule["updates_per_step"] / schedule.get("update_every", 1)
+        updates = 1 if phase == "offline" else online
         critics = 1 if phase == "offline" else critic_updates
         found[phase] = {
             "per_second": rate,

@@ -121,3 +121,8 @@ def rollout_phases(
         evaluate_at=tuple(sorted({-(-point // size) * size for point in points})),
     )
     return (phase,)
+
+
+def rollout_updates(schedule: ScheduleConfig) -> int:
+    """Updates of on-policy training: one per rollout."""
+    return schedule.online_steps // (schedule.num_envs * schedule.rollout_steps)

@@ -34,11 +34,15 @@ ALGORITHMS = {
     "gciql": "goals; implicit Q-learning, DDPG+BC; offline (Kostrikov et al. 2021, as in OGBench)",
     "qrl": "goals; quasimetric distances, DDPG+BC; offline (Wang et al. 2023, arXiv 2304.01203, as in OGBench)",
     "crl": "goals; a contrastive critic, DDPG+BC; offline (Eysenbach et al. 2022, arXiv 2206.07568, as in OGBench)",
+    "ppo": "PPO from scratch on fresh rollouts, no offline data (Schulman et al. 2017, arXiv 1707.06347)",
     "sac": "SAC from scratch with 10 critics and 4 updates a step, no offline data (Haarnoja et al. 2018, as in WSRL)",
 }
 
 # Those that need a task with goals, and data without rewards; all others need rewards.
 GOAL_ALGORITHMS = ("hiql", "ota", "gcbc", "gcivl", "gciql", "qrl", "crl")
+
+# Those that make one update per rollout online, of `schedule.num_envs * schedule.rollout_steps` environment steps.
+ON_POLICY_ALGORITHMS = ("ppo",)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,6 +60,8 @@ GOALS = CpuScale(
     checkpoint_every=5_000,
     probe_rows=256,
 )
+# On-policy agents need more steps, which cost less: an update uses many of them, and whole rollouts.
+ON_POLICY = CpuScale(online_steps=100 * 2_048, dense_until=0, every=20_480, checkpoint_every=10_000)
 # The probes are small as they are.
 PROBE_LOOP = LoopConfig(log_every=50, checkpoint_every=200, eval_episodes=10, eval_envs=10, probe_rows=64)
 PROBE_EVALUATIONS: dict[str, Any] = {"offline_every": 200, "dense_every": 50, "dense_until": 200, "every": 200}

@@ -20,6 +20,8 @@ from algorithms import (
     IQLConfig,
     OfflineValuesConfig,
     OTAConfig,
+    PPOConfig,
+    PPORun,
     QRLConfig,
     ReBRACConfig,
     SACConfig,
@@ -32,6 +34,7 @@ from hybridrl.types import (
     GoalTransitions,
     HierarchicalTransitions,
     OptionTransitions,
+    Rollout,
     SourcedBatch,
     Transitions,
 )
@@ -87,6 +90,33 @@ GOAL_AGENTS = {
     "qrl": QRLConfig(latent_dim=16, **_GOALS),
     "crl": CRLConfig(latent_dim=3, **_GOALS),
 }
+
+PPO = PPORun(
+    PPOConfig(
+        actor_learning_rate=1e-2,
+        value_learning_rate=3e-2,
+        discount=0.9,
+        clip_range=0.2,
+        num_epochs=2,
+        minibatch_size=4,
+        actor_hidden_dims=(4,),
+        value_hidden_dims=(4,),
+        actor_initializer="xavier_uniform",  # compiles faster
+    ),
+    num_updates=10,
+    num_envs=2,
+)
+
+
+@functools.lru_cache
+def rollout(seed=0):
+    """Four steps of two environments, of which the first terminates and the second is cut by a time limit."""
+    rng = np.random.default_rng(200 + seed)
+    shapes = {"observations": (4, 2, OBS_DIM), "actions": (4, 2, ACTION_DIM), "next_observations": (4, 2, OBS_DIM)}
+    fields = {name: rng.standard_normal(shape) for name, shape in (shapes | {"rewards": (4, 2)}).items()}
+    fields["masks"] = np.array([[1, 1], [0, 1], [1, 1], [1, 1]])
+    fields["ends"] = np.array([[0, 0], [1, 0], [0, 1], [0, 0]])
+    return Rollout(**{name: jnp.asarray(field, jnp.float32) for name, field in fields.items()})
 
 
 @functools.lru_cache

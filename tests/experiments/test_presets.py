@@ -90,6 +90,24 @@ def test_plain_baselines_as_published(algo, insert):
     assert (schedule.retention, schedule.offline_ratio, schedule.insert) == ("mixed", 0.5, insert)
 
 
+def test_ppo_as_published():
+    """Schulman et al. 2017, table 3 and section 6.1; 488 rollouts are the multiple next to a million steps."""
+    found = presets.module("ppo").preset(task_of("locomotion"), "paper")
+    agent, schedule = found.agent, found.schedule
+    assert (agent.actor_learning_rate, agent.value_learning_rate, agent.num_epochs) == (3e-4, 3e-4, 10)
+    assert (agent.minibatch_size, agent.discount, agent.trace_decay, agent.clip_range) == (64, 0.99, 0.95, 0.2)
+    assert (agent.actor_hidden_dims, agent.value_hidden_dims, agent.std_kind) == ((64, 64), (64, 64), "free")
+    assert (agent.actor_activation, agent.value_activation, agent.entropy_weight) == ("tanh", "tanh", 0.0)
+    assert (schedule.num_envs, schedule.rollout_steps, schedule.online_steps) == (1, 2_048, 488 * 2_048)
+    (phase,) = compose(["algo=ppo", "scale=paper", "schedule.num_envs=2", "schedule.rollout_steps=1024"]).phases()
+    assert (phase.batches, phase.num_envs, phase.rollout_steps, phase.env_steps) == ("rollouts", 2, 1_024, 999_424)
+    assert (phase.learner.config.num_updates, phase.learner.config.num_envs) == (488, 2)
+    with pytest.raises(ConfigError, match="choose 8192 or 10240"):
+        compose(["algo=ppo", "schedule.online_steps=10000"]).phases()
+    with pytest.raises(ConfigError, match="trains online only"):
+        compose(["algo=ppo", "schedule.offline_updates=5"]).phases()
+
+
 def test_sac_is_wsrls_online_agent():
     task = task_of("kitchen")
     assert presets.module("sac").preset(task, "paper").agent == presets.module("wsrl").preset(task, "paper").agent.sac
