@@ -48,6 +48,7 @@ AGENTS = {
     "mixedsac": MOORLAgent,
     "lookaheadsac": MOORLAgent,
     "unio4": UniO4Agent,
+    "bppo": UniO4Agent,
     "gcbc": GCBCAgent,
     "gcivl": GCIVLAgent,
     "gciql": GCIQLAgent,

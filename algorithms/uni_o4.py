@@ -44,10 +44,14 @@ class ImprovementConfig:
         positive_weight: advantages above 0 are multiplied by it, all others by 1 minus it; None leaves them alone.
         entropy_weight: of the entropy in the objective.
         max_grad_norm: of each member's gradient.
+        gate: "amq", a member's snapshot is replaced if its AM-Q rises, or "returns" (BPPO), if its return rises in
+            trials in the environment.
         gate_every: updates from one gate to the next.
         horizon, num_starts, reduction: of AM-Q, see `algorithms.amq`.
         common_draws: all gates of a run start from the same states with the same random draws. The published code
             draws anew for each score, so that its best score is the luckiest.
+        select: which member acts in the end: "amq_only", the accepted snapshot with the best score, or
+            "amq_top3_then_real" (the published code), of the best three the one with the best return in a last trial.
         margin: a score must exceed the best by this share of it.
         reset_after: refused gates in a row after which a member goes back to what was last accepted; 0: never.
         hand_over: "accepted" snapshots act, or "live" members (the published code), approved or not.
@@ -60,11 +64,13 @@ class ImprovementConfig:
     positive_weight: float | None = None
     entropy_weight: float = 0.0
     max_grad_norm: float = 0.5
+    gate: str = "amq"
     gate_every: int = 100
     horizon: int = 1_000
     num_starts: int = 512
     reduction: str = "sum"
     common_draws: bool = True
+    select: str = "amq_only"
     margin: float = 0.0
     reset_after: int = 0
     hand_over: str = "accepted"
@@ -75,6 +81,8 @@ class ImprovementConfig:
             "schedule": SCHEDULES,
             "reduction": REDUCTIONS,
             "hand_over": ("accepted", "live"),
+            "gate": ("amq", "returns"),
+            "select": ("amq_only", "amq_top3_then_real"),
         }.items():
             if getattr(self, field) not in allowed:
                 raise ConfigError(f"{field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}")
@@ -284,14 +292,16 @@ class UniO4Agent(struct.PyTreeNode):
 
     def _improve(self, batch: Transitions) -> tuple[Self, Metrics]:
         """One step of PPO for all members, and the gate where it is due."""
-        every = self.stage.config.improvement.gate_every
+        improvement = self.stage.config.improvement
         key, noise_key, gate_key = jax.random.split(self.key, 3)
         policies, metrics = self._ppo_step(self._seen(batch.observations), noise_key)
+        agent = self.replace(policies=policies, count=self.count + 1, key=key)
+        if improvement.gate == "returns":  # the loop's trials decide, see `judged`
+            return agent, metrics
         # The first gate is the clones' own: what the members must exceed.
         first = self.count == 0
         candidates = jax.tree.map(lambda a, b: jnp.where(first, a, b), self.policies.params, policies.params)
-        agent = self.replace(policies=policies, count=self.count + 1, key=key)
-        due = first | (agent.count % every == 0)
+        due = first | (agent.count % improvement.gate_every == 0)
         agent = jax.lax.cond(due, lambda: agent._gate(candidates, batch, gate_key), lambda: agent)
         gate = {
             "gate/score": agent.scores.mean(),
@@ -394,6 +404,22 @@ class UniO4Agent(struct.PyTreeNode):
             actor=self.actor.replace(params=select_actor(acting, best.argmax())),
         )
 
+    def candidates(self) -> tuple[Policy, ...]:
+        """What is tried in the environment: all members, or with the gate "amq" the three best accepted snapshots."""
+        improvement, count = self.stage.config.improvement, self.stage.config.clones.num_members
+        if improvement.gate == "returns":
+            chosen = [select_actor(self.policies.params, index) for index in range(count)]
+        else:
+            chosen = [select_actor(self.accepted, index) for index in jnp.argsort(-self.best)[:3]]
+        return tuple(self._acting(self.actor.replace(params=params), deterministic=True) for params in chosen)
+
+    def judged(self, returns: jax.Array) -> Self:
+        """With the gate "returns", snapshots replaced where returns rose; else the best of the three acts."""
+        if self.stage.config.improvement.gate == "returns":
+            return self._decide(self.policies.params, returns, jnp.ones_like(returns, bool))
+        index = jnp.argsort(-self.best)[returns.argmax()]
+        return self.replace(actor=self.actor.replace(params=select_actor(self.accepted, index)))
+
     def _seen(self, observations: jax.Array) -> jax.Array:
         return observations if self.standardizer is None else self.standardizer(observations)
 
@@ -402,7 +428,10 @@ class UniO4Agent(struct.PyTreeNode):
 
     def policy(self, *, deterministic: bool) -> Policy:
         """The acting member's mean or its samples."""
-        policy: Policy = ActorPolicy(actor=self.actor, deterministic=deterministic)
+        return self._acting(self.actor, deterministic)
+
+    def _acting(self, actor: Model, deterministic: bool) -> Policy:
+        policy: Policy = ActorPolicy(actor=actor, deterministic=deterministic)
         return policy if self.standardizer is None else StandardizedPolicy(policy, self.standardizer)
 
     def parts(self) -> dict[str, Any]:

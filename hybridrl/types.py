@@ -176,6 +176,19 @@ class Agent(Protocol):
 
 
 @runtime_checkable
+class JudgedByReturns(Protocol):
+    """An agent that, now and then in a phase on data, lets the environment decide between policies of its own."""
+
+    def candidates(self) -> tuple[Policy, ...]:
+        """The policies to be tried, always as many."""
+        ...
+
+    def judged(self, returns: jax.Array) -> Self:
+        """This agent after its candidates had these mean undiscounted returns `(candidates,)`."""
+        ...
+
+
+@runtime_checkable
 class FitsObservations(Protocol):
     """An agent that takes constants, such as means and deviations, from the dataset before it is trained."""
 

@@ -64,7 +64,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "antmaze": _RAW | _WIDE_MODEL | _SMALL_VALUES | _policy(100, 5e-5) | {"values.expectile": 0.9},
 }
 _STEPS = {"door-human": 5_000, "kitchen": 1_000}  # updates of offline PPO where they are not 10,000
-_PROBE: dict[str, Any] = {
+PROBE: dict[str, Any] = {
     "standardize_observations": False,
     "stages": StagesConfig(value_updates=400, model_updates=400, clone_updates=400, model_batch_size=64),
     "values": OfflineValuesConfig(
@@ -79,6 +79,9 @@ _PROBE: dict[str, Any] = {
     "clones": ClonesConfig(num_members=2, learning_rate=3e-3, actor_hidden_dims=(32,) * 2),
     "improvement": ImprovementConfig(learning_rate=3e-3, horizon=20, num_starts=32, gate_every=50),
 }
+PROBE_SCHEDULE = ScheduleConfig(
+    offline_updates=200, offline_batch_size=64, warmup_steps=0, online_steps=0, **PROBE_EVALUATIONS
+)
 # At scale=cpu: ceilings on what is not in the schedule. Shorter rollouts, from fewer states.
 _CPU_STAGES = StagesConfig(value_updates=20_000, model_updates=6_000, clone_updates=10_000)
 _CPU_POLICY_UPDATES, _CPU_HORIZON, _CPU_STARTS = 2_000, 200, 64
@@ -119,21 +122,18 @@ def preset(task: Task, scale: str) -> Preset:
     4e5 updates of the clones, 2e6 of the values and 1e4 of the policies on 512 rows, but for the tasks above.
     """
     if task.family == "probe":
-        agent = UniO4Config(**_PROBE)
-        schedule = ScheduleConfig(
-            offline_updates=200, offline_batch_size=64, warmup_steps=0, online_steps=0, **PROBE_EVALUATIONS
-        )
-        return Preset(agent, schedule, PROBE_LOOP)
+        return Preset(UniO4Config(**PROBE), PROBE_SCHEDULE, PROBE_LOOP)
     agent = agent_config(task)
     updates = published.longest_prefix(task.name, _STEPS, 10_000)
     schedule = ScheduleConfig(
         offline_updates=updates, offline_batch_size=512, warmup_steps=0, online_steps=0, offline_every=500
     )
     found = Preset(agent, schedule, LoopConfig())
-    return _shrink(found, task) if scale == "cpu" else found
+    return shrink_stages(found, task) if scale == "cpu" else found
 
 
-def _shrink(found: Preset, task: Task) -> Preset:
+def shrink_stages(found: Preset, task: Task) -> Preset:
+    """The preset within what a few CPU cores do in minutes."""
     small = shrink(found, task)
     agent, schedule = small.agent, small.schedule
     lowered = {
@@ -150,6 +150,14 @@ def _shrink(found: Preset, task: Task) -> Preset:
     return Preset(agent, schedule, small.loop)
 
 
+def _trials(config: Any) -> tuple[int, ...]:
+    """Numbers of updates of offline PPO at which members are tried in the environment."""
+    improvement, length = config.agent.improvement, config.schedule.offline_updates
+    if improvement.gate == "returns":
+        return (0, *range(improvement.gate_every, length + 1, improvement.gate_every))
+    return (length,) if improvement.select == "amq_top3_then_real" else ()
+
+
 def phases(config: Any, task: Task) -> tuple[Phase, ...]:
     """Three stages on the dataset, then offline PPO; each phase trains one stage and carries the rest along."""
     return offline_stages(config, task)
@@ -164,34 +172,30 @@ def offline_stages(config: Any, task: Task) -> tuple[Phase, ...]:
     def learner(stage: str) -> Learner:
         return Learner(UniO4Agent, UniO4Stage(agent, stage, schedule.offline_updates, task.terminates))
 
-    rows = schedule.offline_batch_size
-    return (
-        Phase(
-            "values",
-            learner("values"),
-            num_updates=agent.stages.value_updates,
-            batch_size=rows,
-            next_actions=agent.values.needs_next_actions,
-        ),
-        Phase(
-            "model",
-            learner("model"),
-            num_updates=agent.stages.model_updates,
-            batch_size=agent.stages.model_batch_size,
-            bootstrap=Bootstrap(agent.model.num_members),
-        ),
-        Phase(
-            "clones",
-            learner("clones"),
-            num_updates=agent.stages.clone_updates,
-            batch_size=rows,
-        ),
-        Phase(
-            "offline",
-            learner("policies"),
-            num_updates=schedule.offline_updates,
-            batch_size=rows,
-            # After the first update the clones themselves still act.
-            evaluate_at=evaluation_points(schedule.offline_updates, schedule.offline_every, dense_until=1),
-        ),
+    rows, lengths = schedule.offline_batch_size, agent.stages
+    values = Phase(
+        "values",
+        learner("values"),
+        num_updates=lengths.value_updates,
+        batch_size=rows,
+        next_actions=agent.values.needs_next_actions,
     )
+    model = Phase(
+        "model",
+        learner("model"),
+        num_updates=lengths.model_updates,
+        batch_size=lengths.model_batch_size,
+        bootstrap=Bootstrap(agent.model.num_members),
+    )
+    clones = Phase("clones", learner("clones"), num_updates=lengths.clone_updates, batch_size=rows)
+    policies = Phase(
+        "offline",
+        learner("policies"),
+        num_updates=schedule.offline_updates,
+        batch_size=rows,
+        judge_at=_trials(config),
+        # After the first update the clones themselves still act.
+        evaluate_at=evaluation_points(schedule.offline_updates, schedule.offline_every, dense_until=1),
+    )
+    # Nobody asks the model where returns decide.
+    return (values, clones, policies) if agent.improvement.gate == "returns" else (values, model, clones, policies)

@@ -46,7 +46,7 @@ from hybridrl.training.rollouts import (
     update_on_rollout,
 )
 from hybridrl.training.switch import carry_over
-from hybridrl.types import Agent, FitsObservations, Transitions
+from hybridrl.types import Agent, FitsObservations, JudgedByReturns, Transitions
 
 
 class Loop:
@@ -168,9 +168,12 @@ class Loop:
         """Updates until `end`, in compiled calls between the points where something has to be looked at."""
         sampler = phase.sampler(self._samplers[self.progress.phase], None, jnp.int32(0))
         key = jax.random.fold_in(self._phase_key(), 1)
+        if self.progress.done == 0 in phase.judge_at:
+            self._judge(phase)
         while self.progress.done < end:
             done = self.progress.done
-            stops = [_next_multiple(done, self.settings.log_every), end, *(p for p in phase.evaluate_at if p > done)]
+            looks = (*phase.evaluate_at, *phase.judge_at)
+            stops = [_next_multiple(done, self.settings.log_every), end, *(p for p in looks if p > done)]
             count = min(stops) - done
             started = time.monotonic()
             self.agent, metrics = train_steps(
@@ -179,11 +182,28 @@ class Loop:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self._advance(count, updates=count)
             self._log(phase, values, count / (time.monotonic() - started))
+            if self.progress.done in phase.judge_at:
+                self._judge(phase)
             if self.progress.done in phase.evaluate_at:
                 self._evaluate(phase, values)
             if self.watcher.should_stop() and self.progress.done < end:
                 self._save()
                 raise Stopped
+
+    def _judge(self, phase: Phase) -> None:
+        """Let the environment decide between the agent's candidates; what that costs is logged."""
+        assert isinstance(self.agent, JudgedByReturns), "the presets see to it"
+        key = jax.random.fold_in(jax.random.fold_in(self._phase_key(), 5), self.progress.done)
+        seed = self._derived_seed("judge", self.progress.phase, self.progress.done)
+        found = [
+            evaluate(policy, self._eval_envs, self.task, phase.judge_episodes, key, seed)
+            for policy in self.agent.candidates()
+        ]
+        returns = np.array([episodes.returns.mean() for episodes in found], np.float32)
+        self.agent = self.agent.judged(jnp.asarray(returns))
+        steps = sum(int(episodes.lengths.sum()) for episodes in found)
+        metrics = {"judge/return_mean": float(returns.mean()), "judge/return_max": float(returns.max())}
+        self.logger.metrics(self.progress.step, phase.name, metrics | {"judge/env_steps": float(steps)})
 
     def _interact(self, phase: Phase, end: int) -> None:
         """Environment steps until `end`, in an environment of its own."""

@@ -81,6 +81,9 @@ class Phase:
         next_actions: whether training batches say which action came next.
         goals: how goals are drawn for the rows of an offline phase's batches; None for agents without goals.
         bootstrap: makes an offline phase's batches a `BootstrapBatch`, for ensembles; None for all other agents.
+        judge_at: numbers of updates of an offline phase, 0 among them, at which the agent's candidates are tried in the
+            environment (see `hybridrl.types.JudgedByReturns`); without any, the phase touches no environment.
+        judge_episodes: episodes of each candidate in a trial.
         evaluate_at: numbers of updates (offline) or steps done in this phase at which to evaluate.
     """
 
@@ -108,6 +111,8 @@ class Phase:
     next_actions: bool = False
     goals: FlatGoals | HierarchicalGoals | OptionGoals | None = None
     bootstrap: Bootstrap | None = None
+    judge_at: tuple[int, ...] = ()
+    judge_episodes: int = 10
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -131,7 +136,12 @@ class Phase:
                 )
         if self.updates_per_step < 0:
             raise ConfigError(f"phase {self.name!r}: updates_per_step={self.updates_per_step}; expected at least 0")
-        for field in ("update_every", "batch_size", "block_length", "min_buffer", "n_step"):
+        if self.judge_at and self.env_steps:
+            raise ConfigError(
+                f"phase {self.name!r}: judge_at={self.judge_at} and env_steps={self.env_steps}; candidates are "
+                "tried in phases on data: expected none of them or no env_steps"
+            )
+        for field in ("update_every", "batch_size", "block_length", "min_buffer", "n_step", "judge_episodes"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"phase {self.name!r}: {field}={getattr(self, field)}; expected at least 1")
         if not 0.0 <= self.offline_ratio <= 1.0:

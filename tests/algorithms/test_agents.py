@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny import (
     BASELINES,
+    BPPO,
     DISCRIMINATOR,
     GOAL_AGENTS,
     PPO,
@@ -66,6 +67,7 @@ CONFIGS = {
     "lookaheadsac": MOORLConfig(dataclasses.replace(MOORL_SAC, **FOUR_WIDE), inner_steps=2),
     "unio4": UniO4Stage(UNIO4, "policies", num_updates=10),
     "ppo": PPO,
+    "bppo": UniO4Stage(BPPO, "policies", num_updates=10),
     **GOAL_AGENTS,
 }
 BLOCKS = ("moorl", "mixedsac", "lookaheadsac")
@@ -119,7 +121,7 @@ def test_every_agent_is_tested_here():
     assert set(CONFIGS) == set(AGENTS)
 
 
-@pytest.mark.parametrize("name", slow_if("darcplus", "mixedsac", "lookaheadsac", "hiql"))
+@pytest.mark.parametrize("name", slow_if("darcplus", "mixedsac", "lookaheadsac", "hiql", "bppo"))
 def test_agent(name, tmp_path):
     """Everything that one compiled update can show."""
     # Same key, same result; another key, another one; the old agent is left as it was.
@@ -184,7 +186,7 @@ def test_deterministic_policy_is_the_mode(name):
         assert_identical(mode.act((), observations, jax.random.key(1))[0], first)
         expected = sac_of(agent).actor(observations)
         if not isinstance(expected, jax.Array):  # a distribution, else the action itself
-            plain = name in ("iql", "unio4", "ppo")  # not squashed
+            plain = name in ("iql", "unio4", "bppo", "ppo")  # not squashed
             expected = np.clip(expected.mean, -1, 1) if plain else np.tanh(expected.mean)
         np.testing.assert_allclose(first, expected, rtol=1e-6)
     assert np.array_equal(actions[0], actions[2]) == (name == "bc")

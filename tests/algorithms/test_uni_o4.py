@@ -10,7 +10,7 @@ import optax
 import pytest
 import uni_o4_reference as reference
 from numpy_reference import assert_close, gradient, to_numpy
-from tiny import UNIO4, assert_identical, batch, perturbed
+from tiny import BPPO, UNIO4, assert_identical, batch, perturbed
 
 from algorithms import ClonesConfig, OfflineValuesConfig, TransitionModelConfig, UniO4Agent, UniO4Config, UniO4Stage
 from algorithms.amq import amq_scores
@@ -583,3 +583,25 @@ def test_settings_that_cannot_work_are_refused(make, message):
 def test_a_task_without_data_is_refused():
     with pytest.raises(ConfigError, match="learn from a dataset"):
         UniO4Agent.create(jax.random.key(0), EXAMPLE, STAGE).fit_observations(None)
+
+
+def test_returns_decide_where_they_are_asked_to():
+    """BPPO's snapshots follow returns; the published choice of a member takes the best of the three best."""
+    start = agent(UniO4Stage(BPPO, "policies", 40))
+    assert len(start.candidates()) == 1
+    begun = start.judged(jnp.array([10.0]))
+    moved = begun.replace(policies=begun.policies.replace(params=perturbed(begun.accepted, jax.random.key(1))))
+    assert_identical(moved.judged(jnp.array([9.0])).accepted, begun.accepted)
+    better = moved.judged(jnp.array([11.0]))
+    assert_identical(better.accepted, moved.policies.params)
+    assert_identical(better.candidates()[0].policy.actor.params, better.actor.params)
+    np.testing.assert_array_equal(better.best, [11.0])
+
+    three = dataclasses.replace(UNIO4.clones, num_members=4)
+    improvement = dataclasses.replace(UNIO4.improvement, select="amq_top3_then_real")
+    config = dataclasses.replace(UNIO4, clones=three, improvement=improvement)
+    start = agent(UniO4Stage(config, "policies", 40)).replace(best=jnp.array([3.0, 1.0, 4.0, 2.0]))
+    tried = [policy.policy.actor.params for policy in start.candidates()]
+    for params, member in zip(tried, (2, 0, 3), strict=True):
+        assert_identical(params, select_actor(start.accepted, member))
+    assert_identical(start.judged(jnp.array([1.0, 1.0, 5.0])).actor.params, select_actor(start.accepted, 3))

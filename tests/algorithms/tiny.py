@@ -1,5 +1,6 @@
 """Small batches and networks for the agents' tests."""
 
+import dataclasses
 import functools
 
 import jax
@@ -71,6 +72,12 @@ UNIO4 = UniO4Config(
     model=TransitionModelConfig(num_members=3, num_elites=2, model_hidden_dims=(5,), learning_rate=1e-2),
     clones=ClonesConfig(num_members=2, learning_rate=1e-2, actor_hidden_dims=(4,)),
     improvement=ImprovementConfig(learning_rate=1e-2, gate_every=2, horizon=4, num_starts=6),
+)
+BPPO = dataclasses.replace(
+    UNIO4,
+    values=dataclasses.replace(UNIO4.values, kind="sarsa", num_critics=1),
+    clones=dataclasses.replace(UNIO4.clones, num_members=1, diversity="none"),
+    improvement=dataclasses.replace(UNIO4.improvement, schedule="exponential", positive_weight=0.9, gate="returns"),
 )
 _GOALS = {"learning_rate": 1e-2, "discount": 0.9, "value_hidden_dims": (5,), "actor_hidden_dims": (4,)}
 _HIQL = HIQLConfig(

@@ -137,7 +137,7 @@ def test_scale_cpu_shrinks_budgets_and_widths_only(algo, family):
         "agent.discriminator.hidden_dims",
         *(f"agent.{part}_hidden_dims" for part in ("values.critic", "values.value", "model.model", "clones.actor")),
         *(f"agent.stages.{stage}_updates" for stage in ("value", "model", "clone")),
-        *(f"agent.improvement.{name}" for name in ("horizon", "num_starts")),
+        *(f"agent.improvement.{name}" for name in ("horizon", "num_starts", "gate_every")),
     }
     assert all(flat(small)[name] < flat(paper)[name] for name in changed if name.startswith(("schedule", "loop")))
 
@@ -576,3 +576,28 @@ def test_unio4_as_published(name, values, norm, activation, horizon, rate, steps
         assert -500.0 < agent.clones.min_return < -499.98
     else:
         assert agent.clones.min_return == (-500.0 if "binary" in name else None)
+
+
+def test_bppo_is_unio4_with_other_settings():
+    found = presets.module("bppo").preset(make_task("walker2d-medium-v2"), "paper")
+    agent, schedule = found.agent, found.schedule
+    assert (agent.clones.num_members, agent.clones.diversity, agent.clones.actor_hidden_dims) == (
+        1,
+        "none",
+        (1024,) * 2,
+    )
+    assert (agent.values.kind, agent.values.num_critics, agent.improvement.positive_weight) == ("sarsa", 1, 0.9)
+    assert (agent.improvement.gate, agent.improvement.gate_every) == ("returns", 1)
+    assert (agent.improvement.schedule, agent.improvement.clip_range, schedule.offline_updates) == (
+        "exponential",
+        0.25,
+        1_000,
+    )
+    values, clones, offline = phases("algo=bppo", "task=walker2d-medium-v2")
+    assert values.next_actions
+    assert (values.learner.config.trains, clones.learner.config.trains) == ("values", "clones")
+    assert offline.judge_at == tuple(range(1_001))
+    assert [phase.name for phase in phases("algo=unio4")] == ["values", "model", "clones", "offline"]
+    assert phases("algo=unio4")[-1].judge_at == ()
+    published = phases("algo=unio4", "agent.select=amq_top3_then_real")[-1]
+    assert published.judge_at == (published.num_updates,)
