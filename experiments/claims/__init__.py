@@ -48,6 +48,7 @@ class Claim:
         pretrained: the names of those variants.
         metrics: training metrics that the judge needs; their mean over each run's last ten lines of logs is stored.
         computed: the findings of a part that needs no runs, such as values known on paper; in seconds.
+        small: name -> further overrides of a variant at scale=cpu, where that scale's own budgets do not fit.
     """
 
     name: str
@@ -59,6 +60,11 @@ class Claim:
     pretrained: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     computed: Callable[[], list[Finding]] | None = None
+    small: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def settings(self, variant: str, scale: str) -> tuple[str, ...]:
+        """A variant's overrides at a scale."""
+        return (*self.variants[variant], *(self.small.get(variant, ()) if scale == "cpu" else ()))
 
     def findings(self, curves: Curves) -> list[Finding]:
         """What is computed, then what the runs say."""

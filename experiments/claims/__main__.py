@@ -60,9 +60,9 @@ def _check(options: argparse.Namespace) -> int:
     common = (f"scale={options.scale}", f"root={options.root}")
     seeds = range(options.seeds)
     jobs = {
-        (variant, seed): claim.overrides(overrides, *common, f"seed={seed}")
+        (variant, seed): claim.overrides(claim.settings(variant, options.scale), *common, f"seed={seed}")
         for seed in seeds
-        for variant, overrides in claim.variants.items()
+        for variant in claim.variants
     }
     _make_datasets(jobs.values())
     if claim.pretraining:
@@ -136,7 +136,7 @@ def measure(claim: Claim, configs: dict[tuple[str, int], RunConfig], scale: str)
         "seeds": len(runs) // len(claim.variants),
         "findings": [dataclasses.asdict(finding) for finding in claim.findings(curves)],
         "command": f"python -m experiments.claims {claim.name} --scale {scale}",
-        "variants": {name: list(overrides) for name, overrides in claim.variants.items()},
+        "variants": {name: list(claim.settings(name, scale)) for name in claim.variants},
         "provenance": provenance,
         "runs": runs,
     }

@@ -64,8 +64,9 @@ def test_verdicts(differences, margin, verdict):
 @pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl", "ota"])
 def test_every_variant_is_a_valid_run(name):
     claim = claims()[name]
-    for overrides in claim.variants.values():
-        compose(claim.overrides(overrides)).check()
+    for variant in claim.variants:
+        for scale in ("cpu", "paper"):
+            compose(claim.overrides(claim.settings(variant, scale), f"scale={scale}")).check()
     if claim.pretraining:
         begun = compose(claim.overrides(claim.pretraining)).phases()
         for variant in claim.pretrained:
@@ -112,6 +113,15 @@ def test_otas_claim_fails_when_its_curves_are_exchanged(path_findings):
     assert found[-1].verdict == "holds"
     assert found[-1].value == pytest.approx(30.0)
     assert claim.judge({"ota": low, "hiql": high})[0].verdict == "does not hold"
+
+
+def test_small_settings_are_those_of_one_scale():
+    claim = claims()["ota"]
+    small, paper = (
+        compose(claim.overrides(claim.settings("ota", scale), f"scale={scale}")) for scale in ("cpu", "paper")
+    )
+    assert (small.schedule.offline_updates, small.agent.hiql.value_hidden_dims) == (20_000, (64, 64, 64))
+    assert (paper.schedule.offline_updates, paper.agent.hiql.value_hidden_dims) == (1_000_000, (512, 512, 512))
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.9, "holds"), (1.1, "holds"), (1.11, "does not hold")])
