@@ -4,6 +4,7 @@ PYTHON ?= $(shell for name in python3.12 python3.11 python3; do \
 	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 \
 	&& echo "$$name" && break; done)
 VENV ?= .venv
+CLAIM ?= wsrl
 ARGS ?=
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
@@ -25,8 +26,8 @@ lint: $(STAMP)  ## style and types only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-claims: $(STAMP)  ## re-check the papers' central claims at CPU scale
-	$(BIN)/python -m experiments.claims wsrl $(ARGS)
+claims: $(STAMP)  ## re-check a paper's central claim at CPU scale (CLAIM=wsrl)
+	$(BIN)/python -m experiments.claims $(CLAIM) $(ARGS)
 
 clean:  ## remove the virtual environment, caches and build outputs; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable
 
 from envs.shifted import with_gap
-from envs.tasks import d4rl, dm_control, families, local, locks, minari, ogbench, pointmaze, probes
+from envs.tasks import d4rl, dm_control, families, halves, local, locks, minari, ogbench, pointmaze, probes
 from envs.wrappers import TaskEnv
 from hybridrl.errors import ConfigError
 from hybridrl.task import Task
@@ -21,6 +21,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     **dm_control.TASKS,
     **families.TASKS,
     **probes.TASKS,
+    **halves.TASKS,
 }
 
 # Names that begin so are no rows of the table: what follows is looked up when it is asked for.
