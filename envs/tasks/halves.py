@@ -26,7 +26,7 @@ def halves_exact() -> Task:
 
 
 def generate_halves(folder: Path, *, rows: int = ROWS, seed: int = 0) -> None:
-    """Write the true plane's dataset: noisy steps towards the goal, `clip((goal - position) / 2 + 0.7 noise, -1, 1)`."""
+    """Write the true plane's dataset: steps `clip((goal - position) / 2 + 0.7 noise, -1, 1)`, noisy but to the goal."""
     from envs.functional import FunctionalEnv
     from envs.halves import GOAL, HORIZON, MOVE, Halves
     from envs.minari_files import Episode, write_minari

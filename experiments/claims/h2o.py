@@ -44,16 +44,6 @@ _BASE = {
     "critic_layer_norm": "false",
 }
 _SAC = (
-    *_RATES,
-    "agent.num_critics=2",
-    "agent.critic_updates=1",
-    "agent.subset_with_replacement=false",
-    "agent.shared_critic_head=false",
-    "agent.actor_layer_norm=false",
-    "agent.critic_layer_norm=false",
-    *_EVALUATIONS,
-)
-_SAC = (
     "algo=sac",
     *_RATES,
     *_EVALUATIONS,

@@ -12,7 +12,8 @@ from experiments.run import main as run
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    arguments = ["algo=sac", "task=probe/bandit-v0", f"root={root}", "schedule.online_steps=100", "loop.eval_episodes=3"]
+    budget = ["schedule.online_steps=100", "loop.eval_episodes=3"]
+    arguments = ["algo=sac", "task=probe/bandit-v0", f"root={root}", *budget]
     assert run(arguments) == 0
     (config,) = Path(root).rglob("seed_*/config.json")
     return config.parent
