@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,14 @@ _BASE = {
     "shared_critic_head": "false",
     "actor_layer_norm": "false",
     "critic_layer_norm": "false",
+    "initializer": "fan_in",
+    "last_hidden_gain": "null",
+    "output_gain": "0.01",
+    "std_kind": "scaled",
+    "std_bounds": f"[{math.exp(-20.0)},{math.exp(2.0)}]",
+    "temperature_parameterization": "exp",
+    "temperature_objective": "log",
+    "temperature_states": "current",
 }
 _SAC = (
     "algo=sac",
