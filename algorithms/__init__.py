@@ -25,7 +25,7 @@ from algorithms.rnd import RNDAgent, RNDConfig
 from algorithms.sac import SACAgent, SACConfig
 from algorithms.td3bc import TD3BCAgent, TD3BCConfig
 from algorithms.transition_model import TransitionModelConfig
-from algorithms.uni_o4 import ImprovementConfig, StagesConfig, UniO4Agent, UniO4Config, UniO4Stage
+from algorithms.uni_o4 import ImprovementConfig, OnlineConfig, StagesConfig, UniO4Agent, UniO4Config, UniO4Stage
 from algorithms.wsrl import WSRLAgent, WSRLConfig
 
 # What `algo=` accepts. RND is not among them: it ignores the task's reward, and serves `experiments.collect`.
@@ -93,6 +93,7 @@ __all__ = [
     "OTAAgent",
     "OTAConfig",
     "OfflineValuesConfig",
+    "OnlineConfig",
     "PPOAgent",
     "PPOConfig",
     "PPORun",

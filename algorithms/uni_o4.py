@@ -15,6 +15,7 @@ from flax import struct
 from algorithms.amq import REDUCTIONS, amq_scores
 from algorithms.clone_ensemble import ClonesConfig, clone
 from algorithms.offline_values import OfflineValues, OfflineValuesConfig
+from algorithms.ppo import PPOConfig
 from algorithms.transition_model import TransitionModel, TransitionModelConfig
 from hybridrl.errors import ConfigError
 from hybridrl.losses.policy import clipped_surrogate
@@ -96,6 +97,21 @@ class ImprovementConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class OnlineConfig:
+    """Settings of online PPO, see `algorithms.ppo.PPOConfig`; its networks are those of the offline stages."""
+
+    actor_learning_rate: float = 1e-5
+    value_learning_rate: float = 2e-4
+    trace_decay: float = 0.95
+    clip_range: float = 0.05
+    value_clip: float | None = None  # the published 0.05, in units of returns, all but freezes the values
+    entropy_weight: float = 0.01
+    num_epochs: int = 5
+    minibatch_size: int = 128
+    target_kl: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class StagesConfig:
     """How long the stages before offline PPO take, which is as long as the schedule says. From the published code."""
 
@@ -113,7 +129,7 @@ class StagesConfig:
 
 @dataclasses.dataclass(frozen=True)
 class UniO4Config:
-    """Settings of Uni-O4's offline stages (Lei et al. 2024)."""
+    """Settings of Uni-O4 (Lei et al. 2024)."""
 
     discount: float = 0.99
     standardize_observations: bool = True  # by the dataset's mean and deviation
@@ -122,6 +138,19 @@ class UniO4Config:
     model: TransitionModelConfig = TransitionModelConfig()
     clones: ClonesConfig = ClonesConfig()
     improvement: ImprovementConfig = ImprovementConfig()
+    online: OnlineConfig = OnlineConfig()
+
+    def ppo(self) -> PPOConfig:
+        """The settings of a PPO agent that takes over actor, value and standardisation."""
+        return PPOConfig(
+            **dataclasses.asdict(self.online),
+            discount=self.discount,
+            observation_scaling="dataset" if self.standardize_observations else "none",
+            actor_hidden_dims=self.clones.actor_hidden_dims,
+            actor_activation=self.clones.activation,
+            std_bounds=self.clones.std_bounds,
+            value_hidden_dims=self.values.value_hidden_dims,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +235,7 @@ class UniO4Agent(struct.PyTreeNode):
     scores: jax.Array  # (num_members,), of the last gate
     acceptances: jax.Array  # (num_members,), gates passed, without the clones' own
     refusals: jax.Array  # (num_members,), in a row
+    least_gain: jax.Array  # (), by which a score rose at the least when a snapshot was accepted; inf before any was
     actor: Model  # the member that acts
     count: jax.Array  # int32 (), updates of the policies
     starts: jax.Array  # (num_starts, obs_dim), raw states that AM-Q starts from
@@ -236,6 +266,7 @@ class UniO4Agent(struct.PyTreeNode):
             scores=jnp.zeros(count),
             acceptances=jnp.zeros(count),
             refusals=jnp.zeros(count),
+            least_gain=jnp.float32(jnp.inf),
             actor=_single(clones, 0),
             count=jnp.zeros((), jnp.int32),
             starts=jnp.zeros((improvement.num_starts, obs_dim)),
@@ -307,6 +338,7 @@ class UniO4Agent(struct.PyTreeNode):
             "gate/score": agent.scores.mean(),
             "gate/best_score": agent.best.mean(),
             "gate/acceptances": agent.acceptances.mean(),
+            "gate/least_gain": jnp.where(jnp.isfinite(agent.least_gain), agent.least_gain, 0.0),
         }
         return agent, metrics | gate
 
@@ -387,6 +419,7 @@ class UniO4Agent(struct.PyTreeNode):
         accept = ~begun | ((scores > threshold) & believed)
         accepted = _where_member(accept, candidates, self.accepted)
         best = jnp.where(accept, scores, self.best)
+        gains = jnp.where(accept & begun, scores - self.best, jnp.inf)
         refusals = jnp.where(accept, 0.0, self.refusals + 1.0)
         policies = self.policies
         if improvement.reset_after:
@@ -400,6 +433,7 @@ class UniO4Agent(struct.PyTreeNode):
             best=best,
             scores=scores,
             acceptances=self.acceptances + (accept & begun),
+            least_gain=jnp.minimum(self.least_gain, gains.min()),
             refusals=refusals,
             actor=self.actor.replace(params=select_actor(acting, best.argmax())),
         )

@@ -121,6 +121,6 @@ def mean_metrics(runs: list[dict[str, Any]], name: str) -> np.ndarray:
 
 def claims() -> dict[str, Claim]:
     """All claims by name."""
-    from experiments.claims import h2o, moorl, ota, wsrl
+    from experiments.claims import h2o, moorl, ota, unio4, wsrl
 
-    return {claim.name: claim for claim in (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM, ota.CLAIM)}
+    return {claim.name: claim for claim in (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM, ota.CLAIM, unio4.CLAIM)}

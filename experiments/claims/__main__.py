@@ -152,7 +152,10 @@ def last(metrics: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any
 
 
 def curve(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-    """Scores from the end of offline training on; all of them where there is no offline training or nothing else."""
+    """Scores from the end of offline training on; all of them where there is no offline training or nothing else.
+
+    `offline_scores` are those of the offline phase, the last of which is the first of the others.
+    """
     offline = [index for index, record in enumerate(evaluations) if record["phase"] == "offline"]
     both = 0 < len(offline) < len(evaluations)
     shown = evaluations[offline[-1] if both else 0 :]
@@ -160,6 +163,7 @@ def curve(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
         "env_steps": [record["env_steps"] for record in shown],
         "online_updates": [record["online_updates"] for record in shown],
         "scores": [record["summary"]["score"] for record in shown],
+        "offline_scores": [evaluations[index]["summary"]["score"] for index in offline],
         "offline_td_errors": [record["panel"].get("offline_td_error") for record in shown],
     }
 

@@ -8,8 +8,8 @@ from algorithms import ClonesConfig, ImprovementConfig, OfflineValuesConfig, Sta
 from experiments.presets import Preset
 from experiments.presets import families as published
 from experiments.presets.scale import PROBE_LOOP
-from experiments.presets.unio4 import PROBE, PROBE_SCHEDULE, phases, shrink_stages
-from experiments.settings import LoopConfig, ScheduleConfig
+from experiments.presets.unio4 import PROBE, PROBE_SCHEDULE, phases, shrink_stages, stages_schedule
+from experiments.settings import LoopConfig
 from hybridrl.task import Task
 
 __all__ = ["phases", "preset"]
@@ -31,7 +31,7 @@ def preset(task: Task, scale: str) -> Preset:
             clones=dataclasses.replace(PROBE["clones"], num_members=1, diversity="none"),
             improvement=dataclasses.replace(improvement, learning_rate=3e-3, gate_every=50),
         )
-        return Preset(agent, PROBE_SCHEDULE, PROBE_LOOP)
+        return Preset(agent, dataclasses.replace(PROBE_SCHEDULE, online_steps=0), PROBE_LOOP)
     name = task.name.removeprefix("local/")
     agent = UniO4Config(
         standardize_observations=not name.startswith("hopper-medium-v"),
@@ -40,9 +40,7 @@ def preset(task: Task, scale: str) -> Preset:
         clones=ClonesConfig(num_members=1, diversity="none", actor_hidden_dims=(1024,) * 2),
         improvement=improvement,
     )
-    schedule = ScheduleConfig(
-        offline_updates=1_000, offline_batch_size=512, warmup_steps=0, online_steps=0, offline_every=100
-    )
+    schedule = dataclasses.replace(stages_schedule(1_000), online_steps=0, offline_every=100)
     found = Preset(agent, schedule, LoopConfig())
     if scale == "paper":
         return found

@@ -12,7 +12,16 @@ import uni_o4_reference as reference
 from numpy_reference import assert_close, gradient, to_numpy
 from tiny import BPPO, UNIO4, assert_identical, batch, perturbed
 
-from algorithms import ClonesConfig, OfflineValuesConfig, TransitionModelConfig, UniO4Agent, UniO4Config, UniO4Stage
+from algorithms import (
+    ClonesConfig,
+    OfflineValuesConfig,
+    PPOAgent,
+    PPORun,
+    TransitionModelConfig,
+    UniO4Agent,
+    UniO4Config,
+    UniO4Stage,
+)
 from algorithms.amq import amq_scores
 from algorithms.clone_ensemble import clone, clone_losses, gaussian_divergences
 from algorithms.offline_values import OfflineValues
@@ -440,6 +449,8 @@ def test_gate():
     np.testing.assert_array_equal(rose.best, [first[0], first[1] + 2.0])
     np.testing.assert_array_equal(rose.acceptances, [0.0, 1.0])
     np.testing.assert_array_equal(rose.refusals, [1.0, 0.0])
+    assert np.isinf(begun.least_gain)
+    np.testing.assert_allclose(rose.least_gain, 2.0, rtol=1e-6)
     assert_identical(begun._decide(other, higher, jnp.array([True, False])).accepted, same)  # not believed
     best = int(rose.best.argmax())
     assert_identical(rose.actor.params, select_actor(rose.accepted, best))
@@ -558,6 +569,28 @@ def test_scores_rank_policies_as_the_true_dynamics_do():
         scores = score(model, starts)
         right += bool((np.argsort(scores) == np.argsort(truth(starts))).all())
     assert right >= 4
+
+
+# The switch
+
+
+def test_ppo_begins_as_the_acting_member():
+    """Bitwise the same means and deviations; the values are the offline ones, and both optimisers begin afresh."""
+    offline = agent()
+    offline = offline.replace(actor=offline.actor.replace(params=select_actor(offline.accepted, 1)))
+    values, _ = offline.values.update(offline._seen_rows(batch()), 0.9)
+    offline = offline.replace(values=values)
+    fresh = PPOAgent.create(jax.random.key(9), EXAMPLE, PPORun(UNIO4.ppo(), num_updates=3, num_envs=2))
+    online = carry_over(offline, fresh.fit_observations(batch(64).observations))
+    observations, key = batch().observations, jax.random.key(0)
+    before, _ = offline.policy(deterministic=True).act((), observations, key)
+    after, _ = online.policy(deterministic=True).act((), observations, key)
+    np.testing.assert_array_equal(before, after)
+    assert_identical(online.actor(online._seen(observations)), offline.actor(offline._seen(observations)))
+    assert_identical(online.value.params, offline.values.value.params)
+    for model in (online.actor, online.value):
+        assert_identical(model.opt_state, model.optimizer.init(model.params))
+    assert_identical(online.standardizer, offline.standardizer)
 
 
 # Settings

@@ -10,6 +10,7 @@ import pytest
 from experiments.claims import areas, claims, exactly, final_scores, greater, within
 from experiments.claims.__main__ import BEGIN, END, main, readme_table, update_readme
 from experiments.claims.ota import on_a_path
+from experiments.claims.unio4 import gain_offline, kept_at_switch
 from experiments.claims.wsrl import learning_starts, loss_at_switch, rise_of_error
 from experiments.config import compose
 
@@ -61,7 +62,7 @@ def test_verdicts(differences, margin, verdict):
     assert finding.low <= finding.value <= finding.high
 
 
-@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl", "ota"])
+@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl", "ota", "unio4"])
 def test_every_variant_is_a_valid_run(name):
     claim = claims()[name]
     for variant in claim.variants:
@@ -144,3 +145,26 @@ def test_the_readme_table_comes_from_the_stored_results(tmp_path):
     update_readme(readme, tmp_path)
     assert readme.read_text() == f"before\n{BEGIN}\n{readme_table(tmp_path)}{END}\nafter\n"
     assert "[0.5, 1.5] | **holds**" in readme.read_text()
+
+
+def test_unio4s_parts_by_hand():
+    """A gain of 5 offline; a window that keeps 46 of 50; a fall turns the verdicts around."""
+    good = {
+        "offline_scores": [45.0, 48.0, 50.0],
+        "env_steps": [0, 1, 2, 3, 4, 5, 6],
+        "scores": [50.0, 46.0, 46.0, 46.0, 46.0, 46.0, 60.0],
+        "metrics": {"gate/least_gain": 0.5},
+    }
+    bad = good | {
+        "offline_scores": [45.0, 48.0, 20.0],
+        "scores": [50.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0],
+        "metrics": {"gate/least_gain": -0.5},
+    }
+    assert gain_offline(good) == 5.0
+    assert kept_at_switch(good) == pytest.approx(46.0 - 45.0)
+    claim = claims()["unio4"]
+    right = {"hopper": [good] * 5, "hopper_ppo": [bad] * 5, "halfcheetah": [good] * 5, "halfcheetah_ppo": [bad] * 5}
+    verdicts = [finding.verdict for finding in claim.judge(right)]
+    assert verdicts == ["holds"] * 12
+    wrong = {"hopper": [bad] * 5, "hopper_ppo": [good] * 5, "halfcheetah": [bad] * 5, "halfcheetah_ppo": [good] * 5}
+    assert [finding.verdict for finding in claim.judge(wrong)] == ["does not hold"] * 12

@@ -597,7 +597,38 @@ def test_bppo_is_unio4_with_other_settings():
     assert values.next_actions
     assert (values.learner.config.trains, clones.learner.config.trains) == ("values", "clones")
     assert offline.judge_at == tuple(range(1_001))
-    assert [phase.name for phase in phases("algo=unio4")] == ["values", "model", "clones", "offline"]
-    assert phases("algo=unio4")[-1].judge_at == ()
-    published = phases("algo=unio4", "agent.select=amq_top3_then_real")[-1]
+    stages = ["values", "model", "clones", "offline", "online"]
+    assert [phase.name for phase in phases("algo=unio4")] == stages
+    assert phases("algo=unio4")[-2].judge_at == ()
+    published = phases("algo=unio4", "agent.select=amq_top3_then_real")[-2]
     assert published.judge_at == (published.num_updates,)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "epochs", "rows"),
+    [
+        ("local/hopper-medium-v0", 1e-5, 5, 128),
+        ("hopper-medium-expert-v2", 6e-6, 5, 128),
+        ("walker2d-medium-replay-v2", 1e-5, 20, 128),
+        ("halfcheetah-medium-v2", 3e-5, 30, 128),
+        ("halfcheetah-medium-replay-v2", 3e-5, 20, 128),
+        ("pen-human-v1", 3e-6, 10, 256),
+        ("door-cloned-v1", 8e-6, 10, 256),
+        ("antmaze-large-play-v2", 8e-6, 10, 256),
+    ],
+)
+def test_unio4_goes_on_online_as_published(name, rate, epochs, rows):
+    *stages, online = phases("algo=unio4", f"task={name}")
+    ppo = online.learner.config.config
+    assert (ppo.actor_learning_rate, ppo.num_epochs, ppo.minibatch_size) == (rate, epochs, rows)
+    assert (ppo.value_learning_rate, ppo.clip_range, ppo.entropy_weight, ppo.trace_decay) == (2e-4, 0.05, 0.01, 0.95)
+    assert ppo.value_clip is None
+    agent = stages[-1].learner.config.config
+    assert (ppo.actor_hidden_dims, ppo.value_hidden_dims) == (
+        agent.clones.actor_hidden_dims,
+        agent.values.value_hidden_dims,
+    )
+    assert online.steps_per_rollout == 2_048
+    assert (online.batches, online.offline_rows, online.needs_dataset) == ("rollouts", 0, False)
+    assert online.learner.config.num_updates * 2_048 == online.env_steps
+    assert phases("algo=unio4", f"task={name}", "schedule.offline_updates=0") == (online,)
