@@ -60,6 +60,12 @@ class Normal(struct.PyTreeNode):
         """Log-densities `(*batch,)` of actions `(*batch, action_dim)`."""
         return _gaussian_terms(actions, self.mean, self.std).sum(axis=-1)
 
+    def kl(self, other: Normal) -> jax.Array:
+        """KL(this || other) of the unclipped densities, in nats, `(*batch,)`; exact also for nearly equal ones."""
+        widening = jnp.log(other.std) - jnp.log(self.std)
+        moved = jnp.square((other.mean - self.mean) / other.std)
+        return (widening + 0.5 * jnp.expm1(-2.0 * widening) + 0.5 * moved).sum(axis=-1)
+
     def entropy(self) -> jax.Array:
         """Of the unclipped density, in nats, `(*batch,)`."""
         return (jnp.log(self.std) + 0.5 * jnp.log(2.0 * jnp.pi * jnp.e)).sum(axis=-1)
