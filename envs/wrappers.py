@@ -105,7 +105,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Act for one step.
 
         Args:
-            action: `(action_dim,)`, clipped to the task's `action_clip`.
+            action: `(action_dim,)`, clipped to the task's `action_clip` unless the bounds are nominal.
 
         Raises:
             ValueError: an action of another shape or not finite, or a step after the episode's end.
@@ -119,19 +119,19 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 f"{self._where()}: action {action!r}; expected finite numbers of shape {self.action_space.shape}; "
                 "a policy whose parameters are not finite gives such actions"
             )
-        action, _, _ = self.task.transform(action, 0.0, False, False)
-        scaled = self._low + (action.astype(np.float64) + 1.0) * 0.5 * (self._high - self._low)
+        played = self.task.played(action)
+        scaled = self._low + (played.astype(np.float64) + 1.0) * 0.5 * (self._high - self._low)
+        if self.task.bounded_actions:
+            scaled = np.clip(scaled, self._low, self._high)
         with self._private_globals():
-            observation, raw_reward, terminated, truncated, info = self.env.step(
-                np.clip(scaled, self._low, self._high).astype(np.float32)
-            )
+            observation, raw_reward, terminated, truncated, info = self.env.step(scaled.astype(np.float32))
         self._step += 1
         raw_reward = float(raw_reward)
         success = self._success(info, raw_reward)
         if not np.isfinite(raw_reward):
             raise EnvironmentFault(f"{self._where()}: reward {raw_reward}; expected a finite number; {_ADVICE}")
         observation = self._checked(observation)
-        _, reward, ended = self.task.transform(action, raw_reward, terminated, success)
+        _, reward, ended = self.task.transform(played, raw_reward, terminated, success)
         terminated = bool(ended)
         truncated = not terminated and (bool(truncated) or self._step >= self.task.horizon)
         self._running = not (terminated or truncated)

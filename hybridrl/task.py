@@ -93,13 +93,15 @@ class Task:
         score_range: raw returns that count as 0 and 100; None makes the score the success rate in per cent.
         score_label: what to call the score, e.g. "D4RL-style normalised return" where the env's version differs.
         action_clip: actions are clipped to [-action_clip, action_clip], so that their log-density stays finite.
+        bounded_actions: whether the environment plays clipped actions only. False where its bounds are nominal, saying
+            where recorded actions lie, and it takes any vector: an agent's data are clipped then, what it plays is not.
         make: builds the bare environment; None means `gymnasium.make(env_id)`.
         simulator: builds the bare environment that training interacts with where that is not the one the agent is
             evaluated in, such as a simulator of a real robot; None where they are the same.
         terminates: for agents that act in a learned model: whether states end an episode, bool `(*batch,)` from raw
             observations `(*batch, obs_dim)` of JAX or NumPy; hashable, equal where its rule is. None: none does.
-        functional: builds the bare environment as a `hybridrl.functional.Environment`, which on-policy phases run on
-            the device; None for an environment that has no such form.
+        functional: builds the bare environment that training interacts with as a `hybridrl.functional.Environment`,
+            which on-policy phases run on the device; None for an environment that has no such form.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Task:
     score_range: tuple[float, float] | None = None
     score_label: str = "success rate (%)"
     action_clip: float = 0.99999
+    bounded_actions: bool = True
     make: Callable[[Task], Any] | None = None
     simulator: Callable[[Task], Any] | None = None
     terminates: Callable[[Any], Any] | None = None
@@ -162,6 +165,15 @@ class Task:
         if self.terminate_on_success:
             terminations = terminations | xp.asarray(successes, bool)
         return actions, rewards, terminations
+
+    def played(self, actions: Any, xp: Any = np) -> Any:
+        """What the environment is given for an agent's `actions`, in units of [-1, 1] and of the same shape.
+
+        Args:
+            xp: the module that computes: NumPy, or `jax.numpy` in compiled code.
+        """
+        actions = xp.asarray(actions, np.float32)
+        return xp.clip(actions, -self.action_clip, self.action_clip) if self.bounded_actions else actions
 
     def flatten_observation(self, observation: Any) -> np.ndarray:
         """A float32 vector (or `(rows, obs_dim)` array) from an observation that may be a dict of parts.

@@ -89,13 +89,15 @@ def _lock(horizon: int, images: str | None) -> Task:
         env_kwargs=(("horizon", horizon), ("images", images)),
         horizon=horizon,
         success_key="success",
+        bounded_actions=False,  # they are logits
         dataset=DatasetSpec(id=dataset_id, format="minari", generate=generate, rows=count * horizon),
         make=_make,
+        simulator=_make_to_train_in if images == "heldout" else None,
         functional=_functional,
     )
 
 
-@functools.lru_cache(maxsize=1)  # image pools are large, and a run makes many environments of one task
+@functools.lru_cache(maxsize=2)  # image pools are large, and a run makes many environments of one task
 def _lock_of(env_kwargs: tuple[tuple[str, Any], ...]) -> Any:
     from envs.lock import Lock
 
@@ -103,13 +105,21 @@ def _lock_of(env_kwargs: tuple[tuple[str, Any], ...]) -> Any:
 
 
 def _functional(task: Task) -> Any:
-    return _lock_of(task.env_kwargs)
+    """The lock to train in: held-out images are for evaluation alone, as in the paper."""
+    settings = dict(task.env_kwargs)
+    return _lock_of(tuple((settings | {"images": settings["images"] and "train"}).items()))
+
+
+def _make_to_train_in(task: Task) -> Any:
+    from envs.functional import FunctionalEnv
+
+    return FunctionalEnv(_functional(task))
 
 
 def _make(task: Task) -> Any:
     from envs.functional import FunctionalEnv
 
-    return FunctionalEnv(_functional(task))
+    return FunctionalEnv(_lock_of(task.env_kwargs))
 
 
 TASKS: dict[str, Callable[[], Task]] = {

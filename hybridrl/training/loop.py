@@ -84,7 +84,7 @@ class Loop:
             )
         self.phases, self.task, self.settings, self.watcher = phases, task, settings, watcher
         self._make_training_env = make_simulator or make_env
-        self._on_device = task.functional is not None and make_simulator is None
+        self._on_device = task.functional is not None
         self._folder, self._seed = folder, seed
         self._key = jax.random.key(seed)
         self._eval_envs = [make_env(0) for _ in range(settings.eval_envs)]

@@ -46,8 +46,9 @@ class Collector(Protocol):
 class TaskProcess(struct.PyTreeNode):
     """A functional environment as its task describes it, on the functional interface: `envs.TaskEnv` in compiled code.
 
-    Actions are clipped and stretched from [-1, 1] to the environment's bounds; successes may terminate and the task's
-    horizon truncates. Rewards are still the environment's own. The state is its state and the steps taken.
+    Actions are clipped, if the task says so, and stretched from [-1, 1] to the environment's bounds; successes may
+    terminate and the task's horizon truncates. Rewards are still the environment's own. The state is its state and the
+    steps taken.
     """
 
     env: Any
@@ -94,8 +95,7 @@ class TaskProcess(struct.PyTreeNode):
         """Act for one step, with an action as a policy gives it."""
         inner, steps = state
         space = self.env.actions
-        clipped, _, _ = self.task.transform(action, 0.0, False, False, jnp)
-        scaled = space.low + (clipped + 1.0) * 0.5 * (space.high - space.low)
+        scaled = space.low + (self.task.played(action, jnp) + 1.0) * 0.5 * (space.high - space.low)
         inner, observation, reward, terminated, truncated = self.env.step(inner, scaled, key)
         _, _, terminated = self.task.transform(action, reward, terminated, self.solved(reward, terminated), jnp)
         truncated = ~terminated & (truncated | (steps + 1 >= self.task.horizon))

@@ -256,6 +256,28 @@ def test_images_are_decoded_about_as_well_as_the_published_ones():
     assert heldout == pytest.approx(0.72, abs=0.03)
 
 
+def test_heldout_images_are_never_trained_on():
+    task = envs.make_task("lock/image-h5-heldout-v0")
+    trained, simulated, evaluated = task.functional(task), task.simulator(task).functional, task.make(task).functional
+    assert trained.emission.pool.shape[1] == simulated.emission.pool.shape[1] == 500
+    assert evaluated.emission.pool.shape[1] == 100
+    np.testing.assert_array_equal(trained.secret, evaluated.secret)
+    plain = envs.make_task("lock/image-h5-v0")
+    assert plain.simulator is None
+    np.testing.assert_array_equal(plain.make(plain).functional.emission.pool, trained.emission.pool)
+
+
+def test_tasks_play_actions_as_they_are():
+    """Logits of 3 against 1: the right choice nearly always, and a toss-up if both were clipped to 1."""
+    task = envs.make_task("lock/h5-v0")
+    lock = task.functional(task)
+    env = task.make(task)
+    state, _ = lock.reset(jax.random.key(0))
+    action = jnp.full(10, 1.0).at[lock.right_action(state)].set(3.0)
+    np.testing.assert_array_equal(task.played(action), action)
+    assert env.functional is lock
+
+
 def test_bad_locks_are_refused():
     with pytest.raises(ConfigError, match="at least 1"):
         Lock.create(0)

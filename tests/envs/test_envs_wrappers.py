@@ -130,6 +130,12 @@ def test_actions_are_clipped_and_stretched_to_the_bounds():
     assert env.action_space == Box(-1.0, 1.0, (2,), np.float32)
 
 
+def test_actions_of_an_environment_with_nominal_bounds_are_stretched_only():
+    env = scripted([QUIET] * 3, action_clip=0.5, bounded_actions=False)
+    env.step(np.array([3.0, -3.0]))
+    np.testing.assert_allclose(env.env.actions, [[6.0, -10.0]])
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [
