@@ -13,6 +13,7 @@ from algorithms.gciql import GCIQLAgent, GCIQLConfig
 from algorithms.gcivl import GCIVLAgent, GCIVLConfig
 from algorithms.h2o import H2OAgent, H2OChoices, H2OConfig
 from algorithms.hiql import HIQLAgent, HIQLConfig
+from algorithms.hnpg import HNPGAgent, HNPGConfig
 from algorithms.iql import IQLAgent, IQLConfig
 from algorithms.moorl import MOORLAgent, MOORLConfig
 from algorithms.offline_values import OfflineValuesConfig
@@ -54,6 +55,8 @@ AGENTS = {
     "gciql": GCIQLAgent,
     "qrl": QRLAgent,
     "crl": CRLAgent,
+    "hnpg": HNPGAgent,
+    "trpo": HNPGAgent,
     "hiql": HIQLAgent,
     "ota": OTAAgent,
 }
@@ -85,6 +88,8 @@ __all__ = [
     "H2OConfig",
     "HIQLAgent",
     "HIQLConfig",
+    "HNPGAgent",
+    "HNPGConfig",
     "IQLAgent",
     "IQLConfig",
     "ImprovementConfig",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from hybridrl.errors import ConfigError
-from hybridrl.types import Policy, Transitions
+from hybridrl.types import Policy, Rollout, Transitions
+
+BatchT = TypeVar("BatchT", Transitions, Rollout)
 
 
 class Standardizer(struct.PyTreeNode):
@@ -49,8 +51,8 @@ class Standardizer(struct.PyTreeNode):
         leading = (1,) * (observations.ndim - 1)
         return (observations - self.mean.reshape(*leading, -1)) / self.std.reshape(*leading, -1)
 
-    def transitions(self, batch: Transitions) -> Transitions:
-        """`batch` with both its observations standardised."""
+    def transitions(self, batch: BatchT) -> BatchT:
+        """Transitions or a rollout with both observations standardised."""
         return batch.replace(observations=self(batch.observations), next_observations=self(batch.next_observations))
 
 

@@ -121,6 +121,7 @@ def mean_metrics(runs: list[dict[str, Any]], name: str) -> np.ndarray:
 
 def claims() -> dict[str, Claim]:
     """All claims by name."""
-    from experiments.claims import h2o, moorl, ota, unio4, wsrl
+    from experiments.claims import h2o, hnpg, moorl, ota, unio4, wsrl
 
-    return {claim.name: claim for claim in (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM, ota.CLAIM, unio4.CLAIM)}
+    known = (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM, ota.CLAIM, unio4.CLAIM, hnpg.CLAIM)
+    return {claim.name: claim for claim in known}

@@ -21,6 +21,7 @@ from tiny import (
     rollout,
     same_values,
     sourced,
+    whole_episodes,
 )
 
 from algorithms import (
@@ -30,6 +31,7 @@ from algorithms import (
     DARCConfig,
     FQLConfig,
     H2OConfig,
+    HNPGConfig,
     IQLConfig,
     MOORLConfig,
     PenaltyConfig,
@@ -68,6 +70,16 @@ CONFIGS = {
     "unio4": UniO4Stage(UNIO4, "policies", num_updates=10),
     "ppo": PPO,
     "bppo": UniO4Stage(BPPO, "policies", num_updates=10),
+    "hnpg": HNPGConfig(horizon=3, actor_hidden_dims=(4,), critic_hidden_dims=(4,), critic_updates=2),
+    "trpo": HNPGConfig(
+        actor_hidden_dims=(4,),
+        critic_hidden_dims=(4,),
+        critic_updates=2,
+        discount=0.9,
+        offline_critic=False,
+        offline_actor=False,
+        standardize_observations=True,
+    ),
     **GOAL_AGENTS,
 }
 BLOCKS = ("moorl", "mixedsac", "lookaheadsac")
@@ -81,8 +93,10 @@ def rows_for(name, seed=0):
         return SourceBlock(transitions=rows, offline_share=jnp.float32(seed % 2))
     if name in GOAL_AGENTS:
         return goal_batch(name, 8, seed)
-    if name == "ppo":
+    if name in ("ppo", "trpo"):
         return OnPolicyBatch(rollout(seed))
+    if name == "hnpg":
+        return whole_episodes(seed)
     return sourced(seed) if name in BY_SOURCE else batch(8, seed)
 
 
@@ -150,7 +164,7 @@ def test_agent(name, tmp_path):
     own = {field: getattr(once, field) for field in ("delay", "count") if hasattr(once, field)}
     assert_identical(start.with_parts(once.parts()).replace(**own), once)
     found = once.diagnose(rows_for(name) if name in GOAL_AGENTS else batch(), jax.random.key(0))
-    assert set(found) == (set() if name in ("bc", "gcbc", "crl", "qrl") else {"q", "td_error"})
+    assert set(found) == (set() if name in ("bc", "gcbc", "crl", "qrl", "hnpg") else {"q", "td_error"})
 
 
 @pytest.mark.parametrize("name", slow_but("sac", "calql", "td3bc", "iql", "fql", "ota"))
@@ -171,7 +185,7 @@ def test_vmapped_seeds_equal_lone_seeds(name):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in GOAL_AGENTS])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in (*GOAL_AGENTS, "hnpg", "trpo")])
 def test_deterministic_policy_is_the_mode(name):
     agent, observations = create(name, 0), batch().observations
     mode = agent.policy(deterministic=True)

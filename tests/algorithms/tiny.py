@@ -34,6 +34,7 @@ from hybridrl.types import (
     GoalSteps,
     GoalTransitions,
     HierarchicalTransitions,
+    OnPolicyBatch,
     OptionTransitions,
     Rollout,
     SourcedBatch,
@@ -165,6 +166,18 @@ def batch(rows=8, seed=0):
             np.where(np.arange(rows)[:, None] == 2, np.nan, rng.uniform(-0.95, 0.95, (rows, ACTION_DIM))), jnp.float32
         ),
     )
+
+
+def whole_episodes(seed=0, num_steps=3, num_envs=8):
+    """Random episodes from beginning to end, with as many offline rows of each step."""
+    shape = (num_steps, num_envs)
+    rows, away = (
+        jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), batch(num_steps * num_envs, number))
+        for number in (2 * seed, 2 * seed + 1)
+    )
+    ends = jnp.broadcast_to(jnp.arange(num_steps)[:, None] == num_steps - 1, shape).astype(jnp.float32)
+    seen = Rollout(rows.observations, rows.actions, rows.rewards, 1.0 - ends, ends, rows.next_observations)
+    return OnPolicyBatch(seen, away)
 
 
 DISCRIMINATOR = DiscriminatorConfig(hidden_dims=(4,), batch_size=6, learning_rate=2e-2)

@@ -62,7 +62,7 @@ def test_verdicts(differences, margin, verdict):
     assert finding.low <= finding.value <= finding.high
 
 
-@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl", "ota", "unio4"])
+@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl", "ota", "unio4", "hnpg"])
 def test_every_variant_is_a_valid_run(name):
     claim = claims()[name]
     for variant in claim.variants:
@@ -128,6 +128,17 @@ def test_small_settings_are_those_of_one_scale():
 @pytest.mark.parametrize(("value", "verdict"), [(0.9, "holds"), (1.1, "holds"), (1.11, "does not hold")])
 def test_exact_values_within_bounds(value, verdict):
     assert exactly("a", "b", value, 0.9, 1.1).verdict == verdict
+
+
+def test_locks_must_be_opened_with_the_data_and_not_without():
+    opened, closed = {"scores": [0.0, 90.0, 96.0, 93.0]}, {"scores": [90.0, 0.0, 3.0, 0.0]}
+    claim = claims()["hnpg"]
+    curves = {name: [opened if name in ("hnpg", "hnpg_h10", "hnpg_h15") else closed] * 5 for name in claim.variants}
+    findings = claim.judge(curves)
+    assert [finding.verdict for finding in findings] == ["holds"] * 6
+    np.testing.assert_allclose([finding.value for finding in findings], [43.0] * 3 + [4.0] * 3)
+    exchanged = {name: [closed if runs[0] is opened else opened] * 5 for name, runs in curves.items()}
+    assert [finding.verdict for finding in claim.judge(exchanged)] == ["does not hold"] * 6
 
 
 def test_unknown_claim_and_too_few_seeds_are_refused(capsys):

@@ -632,3 +632,39 @@ def test_unio4_goes_on_online_as_published(name, rate, epochs, rows):
     assert (online.batches, online.offline_rows, online.needs_dataset) == ("rollouts", 0, False)
     assert online.learner.config.num_updates * 2_048 == online.env_steps
     assert phases("algo=unio4", f"task={name}", "schedule.offline_updates=0") == (online,)
+
+
+def test_hnpg_as_published():
+    """Zhou et al. 2024, table 1 and the released code's constants; 1,000 episodes per update at paper scale."""
+    task = make_task("lock/h50-v0")
+    found = presets.module("hnpg").preset(task, "paper")
+    agent, region = found.agent, found.agent.region
+    assert (agent.horizon, agent.discount, agent.trace_decay, agent.online_weight) == (50, 1.0, 0.97, 1.0)
+    assert (agent.actor_hidden_dims, agent.critic_hidden_dims) == ((16, 16), (64, 64))
+    assert (agent.critic_learning_rate, agent.critic_updates, agent.value_samples) == (3e-4, 30, 10)
+    assert (region.max_kl, region.damping, region.cg_iterations, region.cg_tolerance) == (0.01, 0.1, 10, 1e-10)
+    assert (region.backtracks, region.backtrack_factor, region.accept_ratio) == (10, 0.5, 0.1)
+    assert (region.enforce_kl, agent.stochastic_evaluation, found.loop.eval_episodes) == (True, True, 30)
+    (phase,) = phases_on(task, "hnpg")
+    assert (phase.batches, phase.num_envs, phase.rollout_steps) == ("rollouts", 1_000, 50)
+    assert (phase.env_steps, phase.offline_rows, phase.offline_by_step) == (75_000_000, 1_000, True)
+    check_phases((phase,), example_transition(64, 10), longest_episode=50)
+
+
+def test_trpo_is_hnpg_without_offline_data():
+    for name in ("lock/h5-v0", "lock/image-h15-heldout-v0", "probe/reach-v0", "pointmaze-umaze-v2"):
+        task = make_task(name)
+        hybrid, plain = (presets.module(algo).preset(task, "cpu") for algo in ("hnpg", "trpo"))
+        assert dataclasses.replace(plain.agent, offline_critic=True, offline_actor=True) == hybrid.agent
+        assert (hybrid.schedule, hybrid.loop) == (plain.schedule, plain.loop)
+        (with_data,), (without,) = phases_on(task, "hnpg", "cpu"), phases_on(task, "trpo", "cpu")
+        assert without == dataclasses.replace(with_data, learner=without.learner, offline_rows=0, offline_by_step=False)
+        assert with_data.offline_rows == with_data.num_envs * (1 if task.family == "lock" else with_data.rollout_steps)
+
+
+def test_hnpg_names_what_it_does_not_have():
+    task = make_task("lock/h5-v0")
+    with pytest.raises(ConfigError, match="offline_updates=3"):
+        phases_on(task, "hnpg", offline_updates=3)
+    with pytest.raises(ConfigError, match=r"agent\.horizon=4 on task 'lock/h5-v0', whose episodes have 5 steps"):
+        compose(["algo=hnpg", "task=lock/h5-v0", "agent.horizon=4"]).phases()
