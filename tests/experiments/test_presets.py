@@ -1,19 +1,16 @@
 """Published numbers, copied by hand from the papers' tables; phases and when their first update comes."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
+from preset_runs import phases, phases_on, task_of
 
 from envs import make_task, task_names
 from experiments import presets
 from experiments.config import compose
 from experiments.console import scale_note
-from experiments.presets import goals
 from experiments.settings import ALGORITHMS, GOAL_ALGORITHMS
 from hybridrl.errors import ConfigError
-from hybridrl.replay import GoalMixture
-from hybridrl.task import Task
 from hybridrl.training.online import example_transition
 from hybridrl.training.phases import check_phases
 
@@ -26,10 +23,6 @@ TABLE = {  # family: offline agent, updates, critic, actor, std, gain, multiplie
 }
 
 REWARD_ALGORITHMS = [algo for algo in ALGORITHMS if algo not in GOAL_ALGORITHMS]
-
-
-def task_of(family):
-    return Task(name=f"a-{family}", family=family, env_id="", horizon=300, success_key="success")
 
 
 @pytest.mark.parametrize("family", TABLE)
@@ -88,24 +81,6 @@ def test_plain_baselines_as_published(algo, insert):
     assert not sac.actor_layer_norm
     assert (schedule.online_batch_size, schedule.updates_per_step) == (256, 1)
     assert (schedule.retention, schedule.offline_ratio, schedule.insert) == ("mixed", 0.5, insert)
-
-
-def test_ppo_as_published():
-    """Schulman et al. 2017, table 3 and section 6.1; 488 rollouts are the multiple next to a million steps."""
-    found = presets.module("ppo").preset(task_of("locomotion"), "paper")
-    agent, schedule = found.agent, found.schedule
-    assert (agent.actor_learning_rate, agent.value_learning_rate, agent.num_epochs) == (3e-4, 3e-4, 10)
-    assert (agent.minibatch_size, agent.discount, agent.trace_decay, agent.clip_range) == (64, 0.99, 0.95, 0.2)
-    assert (agent.actor_hidden_dims, agent.value_hidden_dims, agent.std_kind) == ((64, 64), (64, 64), "free")
-    assert (agent.actor_activation, agent.value_activation, agent.entropy_weight) == ("tanh", "tanh", 0.0)
-    assert (schedule.num_envs, schedule.rollout_steps, schedule.online_steps) == (1, 2_048, 488 * 2_048)
-    (phase,) = compose(["algo=ppo", "scale=paper", "schedule.num_envs=2", "schedule.rollout_steps=1024"]).phases()
-    assert (phase.batches, phase.num_envs, phase.rollout_steps, phase.env_steps) == ("rollouts", 2, 1_024, 999_424)
-    assert (phase.learner.config.num_updates, phase.learner.config.num_envs) == (488, 2)
-    with pytest.raises(ConfigError, match="choose 8192 or 10240"):
-        compose(["algo=ppo", "schedule.online_steps=10000"]).phases()
-    with pytest.raises(ConfigError, match="trains online only"):
-        compose(["algo=ppo", "schedule.offline_updates=5"]).phases()
 
 
 def test_sac_is_wsrls_online_agent():
@@ -168,10 +143,6 @@ def test_goals_and_images_are_refused(algo):
         presets.module(algo).preset(make_task("cube-single-play-oraclerep-v0"), "cpu")
     with pytest.raises(ConfigError, match="shows images"):
         presets.module(algo).preset(make_task("visual-scene-play-singletask-v0"), "cpu")
-
-
-def phases(*overrides):
-    return compose(["scale=paper", *overrides]).phases()
 
 
 def test_wsrl_has_three_phases():
@@ -400,12 +371,6 @@ def test_a_pairs_settings_are_found_by_their_short_names():
 GAP_TASK = dataclasses.replace(task_of("locomotion"), simulator=lambda task: None)
 
 
-def phases_on(task, algo, scale="paper", **schedule):
-    found = presets.module(algo).preset(task, scale)
-    config = SimpleNamespace(algo=algo, agent=found.agent, schedule=dataclasses.replace(found.schedule, **schedule))
-    return presets.module(algo).phases(config, task)
-
-
 @pytest.mark.parametrize(("algo", "rows"), [("h2o", 128), ("darc", 256), ("darcplus", 256)])
 def test_gap_algorithms_learn_in_rounds_from_real_and_simulated_rows(algo, rows):
     """A thousand simulated steps, then a thousand updates; 256 rows of each source more for the discriminators."""
@@ -455,216 +420,3 @@ def test_moorl_has_rlpds_networks_on_sparse_tasks():
     assert (sac.critic_hidden_dims, sac.actor_hidden_dims, sac.entropy_backup) == ((256,) * 3, (256,) * 3, False)
     dense = presets.module("moorl").preset(task_of("locomotion"), "paper").agent.sac
     assert (dense.critic_hidden_dims, dense.entropy_backup, dense.num_critics) == ((256,) * 2, True, 2)
-
-
-@pytest.mark.parametrize(
-    ("name", "discount", "steps", "temperature", "random", "weights", "options"),
-    # weights of cloning: GCIQL, QRL, CRL
-    [
-        ("pointmaze-medium-navigate", 0.99, 25, 3.0, 0.0, (0.003, 0.0003, 0.03), 5),
-        ("pointmaze-giant-stitch", 0.995, 25, 3.0, 0.5, (0.003, 0.0003, 0.03), 5),
-        ("pointmaze-teleport-stitch", 0.99, 25, 3.0, 0.5, (0.003, 0.0003, 0.03), 5),
-        ("antmaze-large-navigate", 0.99, 25, 3.0, 0.0, (0.3, 0.003, 0.1), 5),
-        ("antmaze-giant-navigate", 0.995, 25, 3.0, 0.0, (0.3, 0.003, 0.1), 5),
-        ("antmaze-medium-explore", 0.99, 25, 10.0, 1.0, (0.01, 0.001, 0.003), 5),
-        ("humanoidmaze-large-stitch", 0.995, 100, 3.0, 0.5, (0.1, 0.001, 0.1), 20),
-        ("antsoccer-arena-stitch", 0.99, 25, 3.0, 0.5, (0.1, 0.003, 0.3), 5),
-        ("cube-quadruple-play", 0.99, 10, 3.0, 0.0, (1.0, 0.3, 3.0), 5),
-        ("cube-double-noisy", 0.99, 10, 3.0, 0.0, (0.03, 0.03, 0.1), 1),
-        ("scene-play", 0.99, 10, 3.0, 0.0, (1.0, 0.3, 3.0), 1),
-        ("scene-noisy", 0.99, 10, 3.0, 0.0, (0.03, 0.03, 0.1), 1),
-        ("puzzle-4x5-play", 0.99, 10, 3.0, 0.0, (1.0, 0.3, 3.0), 1),
-        ("puzzle-3x3-noisy", 0.99, 10, 3.0, 0.0, (0.03, 0.03, 0.1), 1),
-    ],
-)
-def test_goal_conditioned_agents_as_published(name, discount, steps, temperature, random, weights, options):
-    found = {algo: presets.module(algo).preset(make_task(f"{name}-v0"), "paper") for algo in GOAL_ALGORITHMS}
-    agents = {algo: preset.agent for algo, preset in found.items()}
-    hiql = agents["hiql"]
-    assert (hiql.discount, hiql.subgoal_steps, hiql.random_goals, hiql.expectile) == (discount, steps, random, 0.7)
-    assert hiql.low_awr_temperature == hiql.high_awr_temperature == temperature
-    assert (hiql.representation_dim, hiql.target_update_rate, hiql.learning_rate) == (10, 0.005, 3e-4)
-    assert (hiql.low_actor_trains_representation, hiql.geometric_goals) == (False, False)
-    assert (agents["ota"].hiql, agents["ota"].option_steps) == (hiql, options)
-    assert tuple(agents[algo].bc_weight for algo in ("gciql", "qrl", "crl")) == weights
-    assert (agents["gcivl"].awr_temperature, agents["gcivl"].expectile, agents["gciql"].expectile) == (10.0, 0.9, 0.9)
-    for algo in ("gcivl", "gciql", "qrl", "crl"):
-        mixture = agents[algo].actor_goals
-        assert (mixture.current, mixture.trajectory, mixture.random) == (0.0, 1.0 - random, random)
-        assert agents[algo].discount == discount
-        assert not mixture.geometric
-    assert agents["gcbc"].actor_goals == GoalMixture(0.0, 1.0, 0.0, geometric=False)
-    for algo in ("hiql", "gcivl", "gciql"):
-        assert agents[algo].value_goals == GoalMixture(0.2, 0.5, 0.3, geometric=True)
-        assert agents[algo].target_update_rate == 0.005
-    assert agents["qrl"].value_goals == GoalMixture(0.0, 0.0, 1.0, geometric=False)
-    assert agents["crl"].value_goals == GoalMixture(0.0, 1.0, 0.0, geometric=True)
-    assert hiql.max_weight == agents["gcivl"].max_weight == 100.0
-    assert (agents["qrl"].quasimetric, agents["qrl"].slack) == ("iqe", 0.05)
-    assert agents["qrl"].latent_dim == agents["crl"].latent_dim == 512
-    for agent in agents.values():
-        one_level = getattr(agent, "hiql", agent)
-        assert one_level.learning_rate == 3e-4
-        assert one_level.actor_hidden_dims == getattr(one_level, "value_hidden_dims", (512,) * 3) == (512,) * 3
-    for preset in found.values():
-        schedule = preset.schedule
-        assert (schedule.offline_updates, schedule.offline_batch_size, schedule.offline_every) == (
-            1_000_000,
-            1_024,
-            100_000,
-        )
-        assert (schedule.online_steps, preset.loop.eval_episodes) == (0, 50)
-
-
-def test_discounts_of_goal_conditioned_tasks():
-    """The reference agents have 0.995 on giant and humanoid mazes, and 0.99 on all other data."""
-    tasks = [make_task(name) for name in task_names()]
-    plain = [task for task in tasks if task.num_goals and not task.pixels and task.dataset.represent is None]
-    farsighted = {task.name.removesuffix("-v0") for task in plain if goals.discount(task) != 0.99}
-    kinds = ("navigate", "stitch")
-    mazes = ("pointmaze-giant", "antmaze-giant", *(f"humanoidmaze-{size}" for size in ("medium", "large", "giant")))
-    assert farsighted == {f"{maze}-{kind}" for maze in mazes for kind in kinds}
-    assert {goals.discount(task) for task in plain} == {0.99, 0.995}
-
-
-@pytest.mark.parametrize("algo", GOAL_ALGORITHMS)
-def test_goal_conditioned_agents_refuse_what_they_cannot_see(algo):
-    for name, message in {
-        "pointmaze-umaze-v2": "has no goals",
-        "cube-single-play-oraclerep-v0": "choose 'cube-single-play-v0'",
-        "visual-scene-play-v0": "shows images",
-    }.items():
-        with pytest.raises(ConfigError, match=message):
-            presets.module(algo).preset(make_task(name), "cpu")
-    task = "task=pointmaze-medium-navigate-v0"
-    (phase,) = compose([f"algo={algo}", task]).phases()
-    assert phase.goals == phase.learner.config.goals()
-    with pytest.raises(ConfigError, match=r"schedule\.online_steps=10; .* expected 0"):
-        compose([f"algo={algo}", task, "schedule.online_steps=10"]).phases()
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "norm", "activation", "horizon", "rate", "steps", "lengths"),
-    [
-        ("halfcheetah-medium-v2", "iql", True, "tanh", 1_000, 1e-4, 10_000, (2_000_000, 400_000)),
-        ("halfcheetah-medium-replay-v2", "iql", False, "tanh", 1_000, 1e-4, 10_000, (2_000_000, 400_000)),
-        ("halfcheetah-medium-expert-v2", "sarsa", True, "relu", 1_000, 1e-4, 10_000, (2_000_000, 400_000)),
-        ("local/hopper-medium-v0", "iql", True, "relu", 1_000, 1e-4, 10_000, (2_000_000, 400_000)),
-        ("hopper-medium-expert-v2", "sarsa", True, "relu", 1_000, 1e-4, 10_000, (2_000_000, 400_000)),
-        ("walker2d-medium-replay-v2", "iql", True, "relu", 1_000, 1e-4, 10_000, (500_000, 200_000)),
-        ("pen-human-v1", "iql", False, "relu", 50, 1e-5, 10_000, (1_000_000, 200_000)),
-        ("door-human-v1", "iql", False, "relu", 20, 1e-5, 5_000, (2_000_000, 400_000)),
-        ("hammer-cloned-v1", "iql", True, "tanh", 20, 1e-5, 10_000, (2_000_000, 400_000)),
-        ("kitchen-complete-v0", "iql", False, "relu", 5, 5e-6, 1_000, (500_000, 100_000)),
-        ("kitchen-mixed-v0", "iql", True, "relu", 2, 3e-5, 1_000, (1_000_000, 200_000)),
-        ("antmaze-umaze-diverse-v2", "iql", False, "relu", 50, 5e-5, 10_000, (2_000_000, 400_000)),
-        ("antmaze-large-play-v2", "iql", False, "relu", 150, 5e-5, 10_000, (2_000_000, 400_000)),
-    ],
-)
-def test_unio4_as_published(name, values, norm, activation, horizon, rate, steps, lengths):
-    found = presets.module("unio4").preset(make_task(name), "paper")
-    agent, schedule = found.agent, found.schedule
-    assert (agent.values.kind, agent.standardize_observations, agent.clones.activation) == (values, norm, activation)
-    assert agent.values.expectile == (0.9 if "antmaze" in name else 0.7)
-    assert (agent.improvement.horizon, agent.improvement.learning_rate) == (horizon, rate)
-    assert (schedule.offline_updates, schedule.offline_batch_size) == (steps, 512)
-    assert (agent.stages.value_updates, agent.stages.clone_updates) == lengths
-    assert agent.improvement.positive_weight == (0.7 if values == "sarsa" else None)
-    wide = any(word in name for word in ("pen", "door", "hammer", "kitchen", "large"))
-    assert (agent.model.model_hidden_dims[0], agent.model.learning_rate) == ((400, 3e-4) if wide else (200, 1e-3))
-    if "antmaze" in name:  # what fails for ever returns -500
-        assert -500.0 < agent.clones.min_return < -499.98
-    else:
-        assert agent.clones.min_return == (-500.0 if "binary" in name else None)
-
-
-def test_bppo_is_unio4_with_other_settings():
-    found = presets.module("bppo").preset(make_task("walker2d-medium-v2"), "paper")
-    agent, schedule = found.agent, found.schedule
-    assert (agent.clones.num_members, agent.clones.diversity, agent.clones.actor_hidden_dims) == (
-        1,
-        "none",
-        (1024,) * 2,
-    )
-    assert (agent.values.kind, agent.values.num_critics, agent.improvement.positive_weight) == ("sarsa", 1, 0.9)
-    assert (agent.improvement.gate, agent.improvement.gate_every) == ("returns", 1)
-    assert (agent.improvement.schedule, agent.improvement.clip_range, schedule.offline_updates) == (
-        "exponential",
-        0.25,
-        1_000,
-    )
-    values, clones, offline = phases("algo=bppo", "task=walker2d-medium-v2")
-    assert values.next_actions
-    assert (values.learner.config.trains, clones.learner.config.trains) == ("values", "clones")
-    assert offline.judge_at == tuple(range(1_001))
-    stages = ["values", "model", "clones", "offline", "online"]
-    assert [phase.name for phase in phases("algo=unio4")] == stages
-    assert phases("algo=unio4")[-2].judge_at == ()
-    published = phases("algo=unio4", "agent.select=amq_top3_then_real")[-2]
-    assert published.judge_at == (published.num_updates,)
-
-
-@pytest.mark.parametrize(
-    ("name", "rate", "epochs", "rows"),
-    [
-        ("local/hopper-medium-v0", 1e-5, 5, 128),
-        ("hopper-medium-expert-v2", 6e-6, 5, 128),
-        ("walker2d-medium-replay-v2", 1e-5, 20, 128),
-        ("halfcheetah-medium-v2", 3e-5, 30, 128),
-        ("halfcheetah-medium-replay-v2", 3e-5, 20, 128),
-        ("pen-human-v1", 3e-6, 10, 256),
-        ("door-cloned-v1", 8e-6, 10, 256),
-        ("antmaze-large-play-v2", 8e-6, 10, 256),
-    ],
-)
-def test_unio4_goes_on_online_as_published(name, rate, epochs, rows):
-    *stages, online = phases("algo=unio4", f"task={name}")
-    ppo = online.learner.config.config
-    assert (ppo.actor_learning_rate, ppo.num_epochs, ppo.minibatch_size) == (rate, epochs, rows)
-    assert (ppo.value_learning_rate, ppo.clip_range, ppo.entropy_weight, ppo.trace_decay) == (2e-4, 0.05, 0.01, 0.95)
-    assert ppo.value_clip is None
-    agent = stages[-1].learner.config.config
-    assert (ppo.actor_hidden_dims, ppo.value_hidden_dims) == (
-        agent.clones.actor_hidden_dims,
-        agent.values.value_hidden_dims,
-    )
-    assert online.steps_per_rollout == 2_048
-    assert (online.batches, online.offline_rows, online.needs_dataset) == ("rollouts", 0, False)
-    assert online.learner.config.num_updates * 2_048 == online.env_steps
-    assert phases("algo=unio4", f"task={name}", "schedule.offline_updates=0") == (online,)
-
-
-def test_hnpg_as_published():
-    """Zhou et al. 2024, table 1 and the released code's constants; 1,000 episodes per update at paper scale."""
-    task = make_task("lock/h50-v0")
-    found = presets.module("hnpg").preset(task, "paper")
-    agent, region = found.agent, found.agent.region
-    assert (agent.horizon, agent.discount, agent.trace_decay, agent.online_weight) == (50, 1.0, 0.97, 1.0)
-    assert (agent.actor_hidden_dims, agent.critic_hidden_dims) == ((16, 16), (64, 64))
-    assert (agent.critic_learning_rate, agent.critic_updates, agent.value_samples) == (3e-4, 30, 10)
-    assert (region.max_kl, region.damping, region.cg_iterations, region.cg_tolerance) == (0.01, 0.1, 10, 1e-10)
-    assert (region.backtracks, region.backtrack_factor, region.accept_ratio) == (10, 0.5, 0.1)
-    assert (region.enforce_kl, agent.stochastic_evaluation, found.loop.eval_episodes) == (True, True, 30)
-    (phase,) = phases_on(task, "hnpg")
-    assert (phase.batches, phase.num_envs, phase.rollout_steps) == ("rollouts", 1_000, 50)
-    assert (phase.env_steps, phase.offline_rows, phase.offline_by_step) == (75_000_000, 1_000, True)
-    check_phases((phase,), example_transition(64, 10), longest_episode=50)
-
-
-def test_trpo_is_hnpg_without_offline_data():
-    for name in ("lock/h5-v0", "lock/image-h15-heldout-v0", "probe/reach-v0", "pointmaze-umaze-v2"):
-        task = make_task(name)
-        hybrid, plain = (presets.module(algo).preset(task, "cpu") for algo in ("hnpg", "trpo"))
-        assert dataclasses.replace(plain.agent, offline_critic=True, offline_actor=True) == hybrid.agent
-        assert (hybrid.schedule, hybrid.loop) == (plain.schedule, plain.loop)
-        (with_data,), (without,) = phases_on(task, "hnpg", "cpu"), phases_on(task, "trpo", "cpu")
-        assert without == dataclasses.replace(with_data, learner=without.learner, offline_rows=0, offline_by_step=False)
-        assert with_data.offline_rows == with_data.num_envs * (1 if task.family == "lock" else with_data.rollout_steps)
-
-
-def test_hnpg_names_what_it_does_not_have():
-    task = make_task("lock/h5-v0")
-    with pytest.raises(ConfigError, match="offline_updates=3"):
-        phases_on(task, "hnpg", offline_updates=3)
-    with pytest.raises(ConfigError, match=r"agent\.horizon=4 on task 'lock/h5-v0', whose episodes have 5 steps"):
-        compose(["algo=hnpg", "task=lock/h5-v0", "agent.horizon=4"]).phases()
