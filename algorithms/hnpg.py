@@ -19,7 +19,7 @@ from hybridrl.losses.value import td_targets
 from hybridrl.model import Model, adam
 from hybridrl.natural_gradient import NaturalStep, TrustRegionConfig, natural_step
 from hybridrl.networks.mlp import MLP, kernel_init
-from hybridrl.policies import DrawPolicy
+from hybridrl.policies import ActorPolicy
 from hybridrl.standardizer import StandardizedPolicy, Standardizer
 from hybridrl.types import Metrics, OnPolicyBatch, Policy, Rollout, Transitions
 
@@ -299,7 +299,7 @@ class HNPGAgent(struct.PyTreeNode):
         if self.config.horizon is not None:
             policy: Any = StepPolicy(self.actor, deterministic)
         else:
-            policy = DrawPolicy(_network(self.actor, 0), deterministic)
+            policy = ActorPolicy(_network(self.actor, 0), deterministic, clip_samples=False)
         return policy if self.standardizer is None else StandardizedPolicy(policy, self.standardizer)
 
     def parts(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hybridrl.losses.value import td_targets
 from hybridrl.model import Model, clipped_adam
 from hybridrl.moments import Moments, reward_unit, running_returns
 from hybridrl.networks import NormalActor, Value
-from hybridrl.policies import DrawPolicy
+from hybridrl.policies import ActorPolicy
 from hybridrl.standardizer import StandardizedPolicy, Standardizer
 from hybridrl.types import Metrics, OnPolicyBatch, Policy, Rollout, Transitions
 
@@ -303,7 +303,7 @@ class PPOAgent(struct.PyTreeNode):
 
     def policy(self, *, deterministic: bool) -> Policy:
         """The actor's mean, clipped to [-1, 1], or its draws, which are not."""
-        policy: Policy = DrawPolicy(actor=self.actor, deterministic=deterministic)
+        policy: Policy = ActorPolicy(actor=self.actor, deterministic=deterministic, clip_samples=False)
         return policy if self.standardizer is None else StandardizedPolicy(policy, self.standardizer)
 
     def parts(self) -> dict[str, Any]:

@@ -12,30 +12,15 @@ from hybridrl.model import Model
 
 
 class ActorPolicy(struct.PyTreeNode):
-    """Acts by an actor's distribution: its mode if `deterministic`, else a sample. The carry is empty."""
+    """Acts by an actor's distribution: its mode if `deterministic`, else a sample. The carry is empty.
 
-    actor: Model
-    deterministic: bool = struct.field(pytree_node=False)
-
-    def begin(self, context: Any) -> tuple[()]:
-        """Nothing to remember."""
-        del context
-        return ()
-
-    def act(self, carry: tuple[()], observations: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[()]]:
-        """Actions `(*batch, action_dim)` for `observations` `(*batch, obs_dim)`."""
-        distribution = self.actor(observations)
-        return (distribution.mode() if self.deterministic else distribution.sample(key)), carry
-
-
-class DrawPolicy(struct.PyTreeNode):
-    """Acts by an actor of `Normal`s: its mode if `deterministic`, else a draw as it is, not clipped to [-1, 1].
-
-    Environments clip what they play. An on-policy agent stores the draw, since the density it knows is the draw's.
+    An on-policy agent's actor gives `Normal`s, and with `clip_samples` false its samples may leave [-1, 1]: the agent
+    stores the draw, since the density it knows is the draw's, and environments clip what they play.
     """
 
     actor: Model
     deterministic: bool = struct.field(pytree_node=False)
+    clip_samples: bool = struct.field(pytree_node=False, default=True)
 
     def begin(self, context: Any) -> tuple[()]:
         """Nothing to remember."""
@@ -45,7 +30,9 @@ class DrawPolicy(struct.PyTreeNode):
     def act(self, carry: tuple[()], observations: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[()]]:
         """Actions `(*batch, action_dim)` for `observations` `(*batch, obs_dim)`."""
         distribution = self.actor(observations)
-        return (distribution.mode() if self.deterministic else distribution.draw(key)), carry
+        if self.deterministic:
+            return distribution.mode(), carry
+        return (distribution.sample(key) if self.clip_samples else distribution.draw(key)), carry
 
 
 class NoisyPolicy(struct.PyTreeNode):
