@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig
-from experiments.settings import ON_POLICY_ALGORITHMS, PAIR
+from experiments.settings import PAIR
 from hybridrl import disk
 from hybridrl.errors import ConfigError, CorruptError
 from hybridrl.logger import read_lines
@@ -212,26 +212,19 @@ def speeds(run: Run) -> dict[str, dict[str, float]]:
 
     They are medians over the lines of the log, so that the time for compiling does not count.
     """
-    rates: dict[str, list[float]] = {}
+    lines: dict[str, list[dict[str, float]]] = {}
     for line in run.timing:
-        rates.setdefault(line["phase"], []).append(line["per_second"])
+        lines.setdefault(line["phase"], []).append(line)
     agent = run.config["agent"]
     agent = agent["online"] if PAIR in run.config["algo"] else agent
     critic_updates = agent.get("sac", agent).get("critic_updates", 1) * agent.get("inner_steps", 1)
     found = {}
-    for phase, values in rates.items():
-        rate = statistics.median(values)
-        schedule = run.config["schedule"]
-        if run.config["algo"].rpartition(PAIR)[2] in ON_POLICY_ALGORITHMS:
-            online = 1 / (schedule["num_envs"] * schedule["rollout_steps"])
-        else:
-            online = schedule["updates_per_step"] / schedule.get("update_every", 1)
-        updates = 1 if phase == "offline" else online
-        critics = 1 if phase == "offline" else critic_updates
+    for phase, timed in lines.items():
+        updates = statistics.median(line["updates_per_second"] for line in timed)
         found[phase] = {
-            "per_second": rate,
-            "updates_per_second": rate * updates,
-            "critic_updates_per_second": rate * updates * critics,
+            "per_second": statistics.median(line["per_second"] for line in timed),
+            "updates_per_second": updates,
+            "critic_updates_per_second": updates * (1 if phase == "offline" else critic_updates),
         }
     return found
 

@@ -44,9 +44,6 @@ ALGORITHMS = {
 # Those that need a task with goals, and data without rewards; all others need rewards.
 GOAL_ALGORITHMS = ("hiql", "ota", "gcbc", "gcivl", "gciql", "qrl", "crl")
 
-# Those that make one update per rollout online, of `schedule.num_envs * schedule.rollout_steps` environment steps.
-ON_POLICY_ALGORITHMS = ("ppo",)
-
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:

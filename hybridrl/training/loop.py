@@ -387,7 +387,8 @@ class Loop:
                 "metrics before this step"
             )
         self.logger.metrics(self.progress.step, phase.name, values)
-        self.logger.timing(self.progress.step, phase.name, {"per_second": rate})
+        speeds = {"per_second": rate, "updates_per_second": rate * phase.updates_per_unit}
+        self.logger.timing(self.progress.step, phase.name, speeds)
         self.watcher.progress(phase, self.progress.done, rate)
 
     # Coming back

@@ -220,6 +220,15 @@ class Phase:
         return self.offline or self.batches == "rollouts" or self.updates_per_step > 0
 
     @property
+    def updates_per_unit(self) -> float:
+        """Agent updates per unit of `length`: per update of an offline phase, per environment step of another."""
+        if self.offline:
+            return 1.0
+        if self.batches == "rollouts":
+            return 1.0 / (self.num_envs * self.rollout_steps)
+        return self.updates_per_step / self.update_every
+
+    @property
     def length(self) -> int:
         """Updates of an offline phase, environment steps of another."""
         return self.num_updates if self.offline else self.env_steps

@@ -91,3 +91,12 @@ def test_a_batch_that_does_not_divide_is_refused_before_training():
 def test_numbers_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Phase("online", Learner(None, None), env_steps=10, **wrong)
+
+
+def test_updates_per_update_and_per_environment_step():
+    learner = Learner(None, None)
+    assert Phase("offline", learner, num_updates=7).updates_per_unit == 1.0
+    assert Phase("warmup", learner, env_steps=10).updates_per_unit == 0.0
+    assert Phase("online", learner, env_steps=10, updates_per_step=20, update_every=5).updates_per_unit == 4.0
+    rollouts = Phase("online", learner, env_steps=80, batches="rollouts", num_envs=4, rollout_steps=10)
+    assert rollouts.updates_per_unit == 1 / 40
