@@ -175,8 +175,8 @@ def show(console: Console, stored: dict[str, Any]) -> None:
         table.add_column(name, overflow="fold")
     for row in stored["findings"]:
         finding = Finding(**row)
-        bounds = f"[{finding.low:.1f}, {finding.high:.1f}]".replace("[", "\\[")
-        table.add_row(finding.statement, finding.quantity, f"{finding.value:.1f}", bounds, finding.verdict)
+        bounds = f"[{finding.low:.2f}, {finding.high:.2f}]".replace("[", "\\[")
+        table.add_row(finding.statement, finding.quantity, f"{finding.value:.2f}", bounds, finding.verdict)
     console.print(table)
 
 
@@ -197,8 +197,8 @@ def readme_table(stored: Path) -> str:
         where = f"`{record['claim']}` ({record['task']}, scale={record['scale']}, {record['seeds']} seeds)"
         for row in record["findings"]:
             lines.append(
-                f"| {where}: {row['statement']} | {row['quantity']} | {row['value']:.1f} | "
-                f"[{row['low']:.1f}, {row['high']:.1f}] | **{row['verdict']}** |"
+                f"| {where}: {row['statement']} | {row['quantity']} | {row['value']:.2f} | "
+                f"[{row['low']:.2f}, {row['high']:.2f}] | **{row['verdict']}** |"
             )
     return "\n".join(lines) + "\n"
 

@@ -155,7 +155,7 @@ def test_the_readme_table_comes_from_the_stored_results(tmp_path):
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     update_readme(readme, tmp_path)
     assert readme.read_text() == f"before\n{BEGIN}\n{readme_table(tmp_path)}{END}\nafter\n"
-    assert "[0.5, 1.5] | **holds**" in readme.read_text()
+    assert "[0.50, 1.50] | **holds**" in readme.read_text()
 
 
 def test_unio4s_parts_by_hand():
