@@ -100,13 +100,13 @@ def rollout_phases(
     Raises:
         ConfigError: the schedule has what on-policy training has not.
     """
+    if schedule.online_steps == 0:
+        return ()
     if schedule.warmup_steps or schedule.retention != "none":
         raise ConfigError(
             f"schedule.warmup_steps={schedule.warmup_steps}, schedule.retention={schedule.retention!r}; on-policy "
             "training has no replay buffer: expected 0 and 'none'"
         )
-    if schedule.online_steps == 0:
-        return ()
     size = schedule.num_envs * schedule.rollout_steps
     points = evaluation_points(schedule.online_steps, schedule.every, schedule.dense_every, schedule.dense_until)
     phase = Phase(

@@ -1,8 +1,10 @@
 """What the README says is there is there, and its example runs."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from algorithms import AGENTS
@@ -12,6 +14,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+SECTIONS = ("idea", "equations", "settings", "metrics", "departures", "its claim")
+INTERVAL = re.compile(r"(-?\d+\.\d+)(?: \w+)*\s+\[(-?\d+\.\d+), (-?\d+\.\d+)\]")  # "13.0 points [2.9, 22.8]"
 MODULE = re.compile(r"python -m ((?:experiments|paper_figures)[\w.]*)")
 
 
@@ -50,6 +54,25 @@ def test_every_agent_has_a_row_and_only_agents_are_said_to_work():
     assert working == set(AGENTS) == set(ALGORITHMS)
     for name in working:
         assert f"docs/algorithms/{name}.md" in systems()[name][1]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_page_of_an_agent_has_all_sections(name):
+    headings = re.findall(r"^## (.*)$", (ROOT / f"docs/algorithms/{name}.md").read_text(), re.MULTILINE)
+    assert [section for section in SECTIONS if section not in " ".join(headings).lower()] == []
+
+
+def test_intervals_on_the_pages_are_those_measured():
+    """As rounded as they are quoted, and either way round: what is 24.5 below the other is 24.5 above itself."""
+    stored = [json.loads(path.read_text())["findings"] for path in (ROOT / "results/claims").glob("*.json")]
+    found = [(row["value"], row["low"], row["high"]) for rows in stored for row in rows]
+    found += [(-value, -high, -low) for value, low, high in found]
+    pages = {path.stem: path.read_text().replace("−", "-") for path in (ROOT / "docs/algorithms").glob("*.md")}
+    quoted = [(page, numbers) for page, text in pages.items() for numbers in INTERVAL.findall(text)]
+    assert len(quoted) > 10
+    for page, numbers in quoted:
+        places = len(numbers[0].partition(".")[2])
+        assert any(np.allclose(np.round(row, places), np.array(numbers, float)) for row in found), (page, numbers)
 
 
 def test_every_command_in_the_readme_has_settings_that_exist():

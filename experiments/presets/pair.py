@@ -28,6 +28,7 @@ _NETWORKS = (
     "std_bounds",
     "num_critics",
     "shared_critic_head",
+    "temperature_parameterization",
 )
 _OFFLINE = ("offline_updates", "offline_batch_size", "offline_every")  # of the schedule; the rest is the online agent's
 

@@ -61,6 +61,10 @@ WRONG = {
         ["offline=iql", "online=sac", "agent.offline.actor=normal"],
         "actor: a NormalActor before, a TanhNormalActor expected",
     ),
+    "a pair of on-policy and off-policy": (
+        ["offline=unio4", "online=rlpd", "task=probe/reach-v0"],
+        "RLPDAgent cannot take over from UniO4Agent",
+    ),
     "n steps of nothing": (["schedule.n_step=0"], "schedule.n_step=0"),
     "one bad job of a sweep": (["-m", "algo=wsrl,rlpd", "agent.penalty.weight=1"], "RLPDConfig"),
 }

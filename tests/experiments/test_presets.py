@@ -361,6 +361,13 @@ def test_a_pairs_offline_agent_has_the_online_agents_networks():
         assert [phase.name for phase in config.phases()] == ["offline", "online"]
 
 
+@pytest.mark.parametrize("pair", ["calql+rlpd", "cql+moorl", "iql+mixedsac", "bc+wsrl"])
+def test_pairs_fit_without_further_settings(pair):
+    """A pair's phases check that the second agent can take over from the first."""
+    phases = compose([f"algo={pair}", REACH]).phases()
+    assert [phase.name for phase in phases if phase.trains] == ["offline", "online"]
+
+
 def test_a_pairs_settings_are_found_by_their_short_names():
     config = compose(["offline=iql", "online=sac", REACH, "agent.expectile=0.8", "agent.offline.discount=0.9"])
     assert (config.agent.offline.expectile, config.agent.offline.discount) == (0.8, 0.9)
