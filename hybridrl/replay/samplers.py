@@ -90,9 +90,10 @@ class BlockSampler(struct.PyTreeNode):
     """Blocks of `num_batches` batches, all from one source, which is chosen anew for each block.
 
     The source is offline with probability `ratio` ("coin"), in every block of even index ("alternate"), or with the
-    offline rows' share of all rows ("proportional"); "mixed" is the control without single sources, in which every
-    batch has the exact share `ratio` of offline rows. While the replay buffer holds less than one batch, and where
-    there is none, every block is offline.
+    offline rows' share of all rows ("proportional"). "mixed" is the control without single sources: `ratio` of a block's
+    rows, rounded down, are offline. They are spread evenly, so that each batch has the same share wherever the numbers
+    divide, as they do at one half, and else at most one row more or less. While the replay buffer holds less than one
+    batch, and where there is none, every block is offline.
     """
 
     offline: UniformSampler
@@ -110,7 +111,8 @@ class BlockSampler(struct.PyTreeNode):
             return SourceBlock(transitions=offline, offline_share=jnp.float32(1.0))
         if self.source == "mixed":
             other = self._draw(MixtureSampler(self.offline, self.online, self.ratio), online_key, batch_size)
-            share, use_offline = int(batch_size * self.ratio) / batch_size, jnp.bool_(False)
+            share = float(offline_rows(self.num_batches * batch_size, self.ratio).mean())
+            use_offline = jnp.bool_(False)
         else:
             other, share = self._draw(self.online, online_key, batch_size), 0.0
             use_offline = self._choose_offline(source_key)

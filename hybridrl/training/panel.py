@@ -66,7 +66,8 @@ def offline_share(
         # A full ring overwrites the oldest rows first, which are the dataset's.
         inserted = min(dataset_rows, max(capacity - newer, 0))
     in_buffer = inserted / max(buffer_rows, 1)
-    mixed = int(phase.batch_size * phase.offline_ratio) / phase.batch_size
+    rows = phase.batch_size * phase.block_length  # a mixed block is drawn as one batch
+    mixed = int(rows * phase.offline_ratio) / rows
     return mixed + (1.0 - mixed) * in_buffer
 
 

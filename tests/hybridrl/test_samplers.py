@@ -138,10 +138,14 @@ def test_blocks_have_one_source_each_and_the_right_share_of_them(choice, expecte
     assert not np.array_equal(rewards[:, 0], rewards[:, 1])  # fresh batches
 
 
-def test_mixed_blocks_have_an_exact_share_in_every_batch():
+def test_mixed_blocks_have_an_exact_share_and_spread_it_evenly():
     rewards, shares = blocks("mixed", count=50, ratio=0.5)
     np.testing.assert_array_equal((rewards >= 1000).sum(axis=2), np.full((50, 3), 2))
     np.testing.assert_array_equal(shares, np.full(50, 0.5))
+    # 0.4 of twelve rows are four, which three batches cannot share equally.
+    rewards, shares = blocks("mixed", count=50, ratio=0.4)
+    np.testing.assert_array_equal((rewards >= 1000).sum(axis=2), np.tile([2, 1, 1], (50, 1)))
+    np.testing.assert_allclose(shares, np.full(50, 1 / 3), rtol=1e-6)
 
 
 @pytest.mark.parametrize("choice", ["coin", "alternate", "proportional", "mixed"])
