@@ -90,10 +90,10 @@ class BlockSampler(struct.PyTreeNode):
     """Blocks of `num_batches` batches, all from one source, which is chosen anew for each block.
 
     The source is offline with probability `ratio` ("coin"), in every block of even index ("alternate"), or with the
-    offline rows' share of all rows ("proportional"). "mixed" is the control without single sources: `ratio` of a block's
-    rows, rounded down, are offline. They are spread evenly, so that each batch has the same share wherever the numbers
-    divide, as they do at one half, and else at most one row more or less. While the replay buffer holds less than one
-    batch, and where there is none, every block is offline.
+    offline rows' share of all rows ("proportional"). "mixed" is the control without single sources: `ratio` of a
+    block's rows, rounded down, are offline. They are spread evenly, so that each batch has the same share wherever the
+    numbers divide, as they do at one half, and else at most one row more or less. While the replay buffer holds less
+    than one batch, and where there is none, every block is offline.
     """
 
     offline: UniformSampler
