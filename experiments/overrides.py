@@ -8,7 +8,7 @@ import importlib.util
 import itertools
 from collections.abc import Iterable, Sequence
 
-from experiments.settings import ALGORITHMS, PAIR, SCALES, LoopConfig, ScheduleConfig
+from experiments.settings import ALGORITHMS, PAIR, SCALES, LoopConfig, ScheduleConfig, spelled
 from hybridrl.errors import ConfigError, MissingExtraError
 
 DEFAULTS = {"algo": "wsrl", "task": "pointmaze-umaze-v2", "scale": "cpu"}
@@ -20,6 +20,7 @@ LAUNCHERS = {  # name -> the module that must be importable, the extra that brin
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
 }
 _PLAIN = ("algo", "offline", "online", "task", "scale", "seed", "root", "start_from")
+_ALGORITHM_KEYS = ("algo", "offline", "online")
 _GROUPS = {"schedule": ScheduleConfig, "loop": LoopConfig}
 
 
@@ -54,6 +55,8 @@ def parse(arguments: Sequence[str], *, sweep: bool) -> list[list[Override]]:
     for argument in arguments:
         key, values = _split(argument)
         _check_key(key)
+        if key in _ALGORITHM_KEYS:
+            values = [spelled(value) for value in values]
         if len(values) > 1 and not sweep:
             raise ConfigError(
                 f"{argument!r} lists several values; add -m to run all of them, or quote the text to mean one value"
@@ -70,7 +73,7 @@ def parse(arguments: Sequence[str], *, sweep: bool) -> list[list[Override]]:
 
 def _paired(job: list[Override]) -> list[Override]:
     """`offline=a online=b` as `algo=a+b`."""
-    given = {override.key: override.text for override in job if override.key in ("algo", "offline", "online")}
+    given = {override.key: override.text for override in job if override.key in _ALGORITHM_KEYS}
     if not given.keys() - {"algo"}:
         return job
     if "algo" in given:
@@ -165,7 +168,7 @@ def _check_launcher(name: str) -> None:
 def _check_choice(key: str, value: str) -> None:
     if key == LAUNCHER:
         _check_launcher(value)
-    if key in ("algo", "offline", "online"):
+    if key in _ALGORITHM_KEYS:
         names = value.split(PAIR) if key == "algo" else [value]
         if len(names) > 2:
             raise ConfigError(f"algo={value} names {len(names)} algorithms; expected one, or two joined by {PAIR!r}")

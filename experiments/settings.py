@@ -45,6 +45,11 @@ ALGORITHMS = {
 GOAL_ALGORITHMS = ("hiql", "ota", "gcbc", "gcivl", "gciql", "qrl", "crl")
 
 
+def spelled(name: str) -> str:
+    """A name of an algorithm or claim as it is written here: `Uni-O4`, `uni_o4` and `unio4` are the same."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
     """What happens when: lengths of the phases, what their batches hold, when the policy is evaluated.

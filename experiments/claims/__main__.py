@@ -21,7 +21,7 @@ from rich.table import Table
 from experiments import results
 from experiments.claims import Claim, Finding, claims
 from experiments.config import RunConfig, compose
-from experiments.settings import SCALES
+from experiments.settings import SCALES, spelled
 from hybridrl import disk
 from hybridrl.errors import ConfigError, HybridRLError
 
@@ -33,7 +33,7 @@ BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check one claim; exit code 0 whatever the verdict, 1 if a run failed, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__)
-    parser.add_argument("claim", help=f"one of: {', '.join(claims())}")
+    parser.add_argument("claim", type=spelled, help=f"one of: {', '.join(claims())}")
     parser.add_argument("--scale", choices=SCALES, default="cpu")
     parser.add_argument("--seeds", type=int, default=5, help="runs per variant, at least 5")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")

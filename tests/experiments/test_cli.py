@@ -142,3 +142,10 @@ def test_a_list_that_is_one_value_is_no_sweep():
 def test_values_keep_their_spelling():
     with pytest.raises(ConfigError, match="no task"):
         parse(["task='a,b'"], sweep=True)
+
+
+@pytest.mark.parametrize("typed", ["uni_o4", "uni-o4", "Uni-O4", "unio4"])
+def test_names_of_algorithms_may_be_spelled_as_in_their_papers(typed):
+    assert [str(override) for override in parse([f"algo={typed}"], sweep=False)[0]] == ["algo=unio4"]
+    pair = parse([f"offline={typed}", "online=TD3_BC"], sweep=False)[0]
+    assert [str(override) for override in pair] == ["algo=unio4+td3bc"]
