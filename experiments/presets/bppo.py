@@ -45,5 +45,5 @@ def preset(task: Task, scale: str) -> Preset:
     if scale == "paper":
         return found
     small = shrink_stages(found, task)
-    improvement = dataclasses.replace(small.agent.improvement, gate_every=_CPU_GATE_EVERY)
+    improvement = dataclasses.replace(small.agent.improvement, gate_every=_CPU_GATE_EVERY, reset_after=0)
     return dataclasses.replace(small, agent=dataclasses.replace(small.agent, improvement=improvement))
