@@ -108,7 +108,7 @@ PROBE_SCHEDULE = ScheduleConfig(
 _CPU_STAGES = StagesConfig(value_updates=30_000, model_updates=6_000, clone_updates=20_000)
 _CPU_POLICY_UPDATES, _CPU_HORIZON, _CPU_STARTS = 2_000, 200, 64
 _CPU_ROLLOUTS = 50
-# A hundredth of the published updates needs higher rates, which narrow networks bear, and a gate that decides more often.
+# So few updates need higher rates, which narrow networks bear, and a gate that decides more often.
 _CPU_RATE, _CPU_TARGET_RATE = 1e-3, 0.02
 _CPU_ONLINE_RATES = {"actor_learning_rate": 1e-4, "value_learning_rate": 1e-3}
 _CPU_GATE = {"gate_every": 50, "reset_after": 2}
