@@ -229,9 +229,11 @@ def phases(config: Any, task: Task) -> tuple[Phase, ...]:
 
 def offline_stages(config: Any, task: Task) -> tuple[Phase, ...]:
     """The offline phases, if the schedule has any."""
-    schedule, agent = config.schedule, config.agent
+    schedule = config.schedule
     if schedule.offline_updates == 0:
         return ()
+    # Runs that differ only online may share these stages by `start_from`.
+    agent = dataclasses.replace(config.agent, online=OnlineConfig())
 
     def learner(stage: str) -> Learner:
         return Learner(UniO4Agent, UniO4Stage(agent, stage, schedule.offline_updates, task.terminates))
