@@ -136,7 +136,13 @@ class Policy(Protocol):
     """
 
     def begin(self, context: Any) -> Any:
-        """The carry for the start of an episode; `context` is what the task hands out at reset (a goal, a prompt)."""
+        """The carry for the start of an episode.
+
+        Args:
+            context: what the task hands out at reset (a goal, a prompt), None if nothing. In an on-policy agent's
+                rollouts, the number of the environment among those that act side by side, int32 `()`: they may play
+                different parts.
+        """
         ...
 
     def act(self, carry: Any, observations: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:

@@ -169,9 +169,12 @@ def _collect(
 
 
 def _begin_carries(policy: Policy, num_envs: int) -> Any:
-    """What the policy remembers at the start of an episode, once per environment: leaves `(num_envs, ...)`."""
-    carry = jax.tree.map(jnp.asarray, policy.begin(None))
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_envs, *leaf.shape)), carry)
+    """What the policy remembers at the start of an episode in each environment: leaves `(num_envs, ...)`."""
+
+    def begin_in_one(number: jax.Array) -> Any:
+        return jax.tree.map(jnp.asarray, policy.begin(number))
+
+    return jax.vmap(begin_in_one)(jnp.arange(num_envs))
 
 
 def _act(policy: Policy, carries: Any, observations: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:

@@ -125,6 +125,22 @@ def test_a_rollout_goes_on_where_the_last_one_was_left():
         np.testing.assert_allclose(actions, [0.1, 0.2, 0.3] * 2, rtol=1e-6)
 
 
+class Numbered(struct.PyTreeNode):
+    """Acts by a tenth of the number it was given at the start of the episode."""
+
+    def begin(self, context):
+        return context
+
+    def act(self, carry, observations, key):
+        return jnp.full((len(observations), 1), 0.1 * carry), carry
+
+
+def test_environments_know_their_number_in_every_episode():
+    for collector in collectors(RAMP, 3, 4):  # an episode and a step
+        actions = np.asarray(collector.collect(Numbered(), jax.random.key(0)).rollout.actions)
+        np.testing.assert_allclose(actions[..., 0], np.broadcast_to([0.0, 0.1, 0.2], (4, 3)), rtol=1e-6)
+
+
 def test_an_episode_is_put_together_from_several_rollouts():
     """Two environments; the second one's first episode takes three rollouts. Discount 1/2."""
 
