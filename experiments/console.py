@@ -91,7 +91,8 @@ class RunConsole:
             elif not phase.offline:
                 details.append(f"nothing trained, {phase.actions} actions")
             else:
-                details.append(f"{phase.batch_size} rows each")
+                each = " of each time step" if phase.offline_by_step else ""
+                details.append(f"{phase.batch_size} rows{each} each")
             if phase.offline_ratio:
                 details.append(f"{phase.offline_ratio:.0%} offline rows")
             learner = phase.learner.agent_class.__name__

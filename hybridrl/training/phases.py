@@ -66,7 +66,8 @@ class Phase:
             env_steps and evaluate_at, only the four settings that follow.
         num_envs, rollout_steps: environments of a rollout, and steps of each; `env_steps` counts those of all.
         offline_rows: rows of the dataset that come with each rollout.
-        offline_by_step: draw so many of each time step, see `hybridrl.replay.StepSampler`.
+        offline_by_step: draw so many of each time step, see `hybridrl.replay.StepSampler`; in an offline phase, whose
+            batches then have leaves `(horizon, batch_size, ...)`, too.
         block_length, block_source: batches per block, and how the source is chosen, see
             `hybridrl.replay.BlockSampler`.
         offline_ratio: share of offline rows in each batch of an interacting phase; with "blocks", of offline blocks.
@@ -177,8 +178,9 @@ class Phase:
         """Raise ConfigError for settings of rollouts elsewhere, for others in a phase of rollouts, and for misfits."""
         rollouts = self.batches == "rollouts"
         heeded = {"name", "learner", "env_steps", "evaluate_at", "batches", *(ROLLOUT_FIELDS if rollouts else ())}
+        elsewhere = set(ROLLOUT_FIELDS) - ({"offline_by_step"} if self.offline else set())
         for field in dataclasses.fields(self):
-            idle = field.name not in heeded if rollouts else field.name in ROLLOUT_FIELDS
+            idle = field.name not in heeded if rollouts else field.name in elsewhere
             if idle and getattr(self, field.name) != field.default:
                 raise ConfigError(
                     f"phase {self.name!r}: batches={self.batches!r} makes no use of {field.name}="
@@ -189,7 +191,13 @@ class Phase:
                 f"phase {self.name!r}: num_envs={self.num_envs}, rollout_steps={self.rollout_steps}, "
                 f"offline_rows={self.offline_rows}; expected at least 1, 1 and 0"
             )
-        if self.offline_by_step and not self.offline_rows:
+        plain = self.goals is None and self.bootstrap is None and self.lookahead(1.0) is None
+        if self.offline_by_step and not plain:
+            raise ConfigError(
+                f"phase {self.name!r} draws rows by time step and has goals={self.goals}, bootstrap={self.bootstrap}, "
+                f"n_step={self.n_step}, next_actions={self.next_actions}; expected None, None, 1, False"
+            )
+        if self.offline_by_step and rollouts and not self.offline_rows:
             raise ConfigError(
                 f"phase {self.name!r}: offline_by_step=True and offline_rows=0; set how many of each step"
             )
@@ -326,6 +334,8 @@ def _batch_shapes(phase: Phase, example: Transitions, longest_episode: int) -> A
             rollout=_repeated(rollout, (phase.rollout_steps, phase.num_envs)),
             offline=_repeated(example, rows) if phase.offline_rows else None,
         )
+    if phase.offline_by_step:
+        return _repeated(example, (longest_episode, phase.batch_size))
     row = example.replace(next_actions=example.actions) if phase.next_actions else example
     buffer = None if phase.offline else ReplayBuffer.create(row, 1)
     # Rows that look ahead have the shapes of plain ones.

@@ -60,6 +60,9 @@ def test_a_run_needs_a_phase():
         {"env_steps": 1, "batches": "separate", "offline_ratio": 0.25},
         {"num_updates": 1, "batches": "separate", "offline_ratio": 0.5},
         {"env_steps": 1, "batches": "blocks", "block_source": "die"},
+        {"env_steps": 1, "offline_by_step": True},
+        {"num_updates": 1, "offline_by_step": True, "next_actions": True},
+        {"num_updates": 1, "offline_by_step": True, "n_step": 2},
     ],
 )
 def test_phases_that_contradict_themselves(setting):
