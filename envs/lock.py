@@ -133,7 +133,9 @@ class Lock(struct.PyTreeNode):
         reward_mode: a right action at the last step, from a good state, pays 1 in all modes. "paper" pays 0.1 with
             probability 1/2 for a step from a good state to the bad one; "hnpg_code" (the released code) for a last step
             that fails, from the bad state too, and nothing before. Failing is worth 0.05 in both.
-        discrete: the action is the latent action itself, as Hy-Q needs it.
+        discrete: the action is the latent action itself, as in Hy-Q's lock: what a one-hot vector times a large number
+            is in the continuous one. All else, the secret and observations among it, is the same. (Hy-Q's code also
+            switches the good state at the last step; neither its targets nor anything here looks at that.)
     """
 
     secret: jax.Array  # int32 (2, horizon)

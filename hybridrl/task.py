@@ -95,6 +95,8 @@ class Task:
         action_clip: actions are clipped to [-action_clip, action_clip], so that their log-density stays finite.
         bounded_actions: whether the environment plays clipped actions only. False where its bounds are nominal, saying
             where recorded actions lie, and it takes any vector: an agent's data are clipped then, what it plays is not.
+        choices: how many actions there are, where an action is one of several: the environment plays the largest of so
+            many entries, and the data hold one-hot vectors. None where actions are vectors in their own right.
         make: builds the bare environment; None means `gymnasium.make(env_id)`.
         simulator: builds the bare environment that training interacts with where that is not the one the agent is
             evaluated in, such as a simulator of a real robot; None where they are the same.
@@ -123,6 +125,7 @@ class Task:
     score_label: str = "success rate (%)"
     action_clip: float = 0.99999
     bounded_actions: bool = True
+    choices: int | None = None
     make: Callable[[Task], Any] | None = None
     simulator: Callable[[Task], Any] | None = None
     terminates: Callable[[Any], Any] | None = None

@@ -188,6 +188,32 @@ def test_hyq_data_on_the_discrete_lock():
     np.testing.assert_allclose(np.mean(np.isclose(data.rewards[:3], 0.1), axis=1), 0.45, atol=0.03)
 
 
+def test_discrete_tasks_are_the_same_locks_with_choices(tmp_path):
+    task, plain = envs.make_task("lock/discrete-h5-v0"), envs.make_task("lock/h5-v0")
+    discrete, continuous = task.functional(task), plain.functional(plain)
+    np.testing.assert_array_equal(discrete.env.secret, continuous.secret)
+    assert (task.choices, plain.choices, discrete.actions) == (10, None, continuous.actions)
+    key = jax.random.key(0)
+    (state, observation), (_, wanted) = (jax.jit(type(lock).reset)(lock, key) for lock in (discrete, continuous))
+    np.testing.assert_array_equal(observation, wanted)
+    # As the vector grows, the continuous lock's law becomes the discrete one's choice.
+    action = 100.0 * continuous.optimal_action(state)
+    steps = [jax.jit(type(lock).step)(lock, state, action, key)[1:] for lock in (discrete, continuous)]
+    for seen, wanted in zip(*steps, strict=True):
+        np.testing.assert_array_equal(seen, wanted)
+    functools.partial(task.dataset.generate, trajectories=400)(tmp_path)
+    data = Dataset.from_steps(read(tmp_path, task), task, 1.0)
+    actions = np.asarray(data.transitions.actions)
+    np.testing.assert_allclose(np.sort(actions, axis=-1), np.eye(10)[-1:] * np.ones((2_000, 1)), atol=2e-5)
+    steps = np.arange(2_000) % 5
+    latents, decoded = discrete.env.emission.decode(data.transitions.observations)
+    np.testing.assert_array_equal(decoded, steps)
+    good = np.asarray(latents) < 2
+    right = np.asarray(discrete.env.secret)[np.minimum(latents, 1), steps] == actions.argmax(axis=-1)
+    shares = [right[good & (steps == step)].mean() for step in range(5)]
+    np.testing.assert_allclose(shares, [0.82, 0.82, 0.1, 0.82, 0.82], atol=0.14)
+
+
 def test_secrets_follow_from_the_seed_alone():
     np.testing.assert_array_equal(Lock.create(1, seed=1, images="heldout").secret, Lock.create(1, seed=1).secret)
     secrets = np.stack([Lock.create(50, seed=seed).secret for seed in range(20)])
