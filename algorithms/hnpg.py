@@ -16,7 +16,7 @@ from hybridrl.distributions import Normal
 from hybridrl.errors import ConfigError
 from hybridrl.losses.advantages import generalized_advantages
 from hybridrl.losses.value import td_targets
-from hybridrl.model import Model, adam
+from hybridrl.model import Model, adam, member
 from hybridrl.natural_gradient import NaturalStep, TrustRegionConfig, natural_step
 from hybridrl.networks.mlp import MLP, kernel_init
 from hybridrl.policies import ActorPolicy
@@ -123,7 +123,7 @@ class StepPolicy(struct.PyTreeNode):
 
     def act(self, carry: jax.Array, observations: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Actions `(*batch, action_dim)` for observations `(*batch, obs_dim)` that are all of this step."""
-        distribution = _network(self.actors, carry)(observations)
+        distribution = member(self.actors, carry)(observations)
         return (distribution.mean if self.deterministic else distribution.draw(key)), carry + 1
 
 
@@ -246,7 +246,7 @@ class HNPGAgent(struct.PyTreeNode):
         next_actors = jax.tree.map(lambda leaf: jnp.roll(leaf, -1, axis=0), self.actor)  # the last one is not asked
         last = jnp.arange(self.config.horizon) == self.config.horizon - 1
         keys = jax.random.split(key, self.config.horizon)
-        anything = _network(self.critic, -1).restarted()  # nothing follows the last step
+        anything = member(self.critic, -1).restarted()  # nothing follows the last step
         steps = (self.critic, next_actors, last, online, offline, keys)
         critic, metrics = jax.lax.scan(fit, anything, steps, reverse=True)[1]
         return critic, jax.tree.map(jnp.mean, metrics)
@@ -299,7 +299,7 @@ class HNPGAgent(struct.PyTreeNode):
         if self.config.horizon is not None:
             policy: Any = StepPolicy(self.actor, deterministic)
         else:
-            policy = ActorPolicy(_network(self.actor, 0), deterministic, clip_samples=False)
+            policy = ActorPolicy(member(self.actor, 0), deterministic, clip_samples=False)
         return policy if self.standardizer is None else StandardizedPolicy(policy, self.standardizer)
 
     def parts(self) -> dict[str, Any]:
@@ -314,7 +314,7 @@ class HNPGAgent(struct.PyTreeNode):
         """Mean value and squared TD error on `batch`; nothing with networks per step: rows do not say theirs."""
         if self.config.horizon is not None:
             return {}
-        batch, actor, critic = self._seen(batch), _network(self.actor, 0), _network(self.critic, 0)
+        batch, actor, critic = self._seen(batch), member(self.actor, 0), member(self.critic, 0)
         q = critic(batch.observations, batch.actions)
         targets = self._targets(batch, actor, critic, key, jnp.ones(()))
         return {"q": q.mean(), "td_error": jnp.mean(jnp.square(q - targets))}
@@ -323,7 +323,7 @@ class HNPGAgent(struct.PyTreeNode):
         self, online: tuple[jax.Array, ...], offline: Transitions | None, key: jax.Array
     ) -> tuple[Model, Metrics]:
         """Fitted evaluation by one critic: every round draws targets from the critic that the round before left."""
-        actor, online, offline = _network((self.actor, online, offline), 0)
+        actor, online, offline = member((self.actor, online, offline), 0)
 
         def fit(critic: Model, key: jax.Array) -> tuple[Model, Metrics]:
             labelled = None
@@ -332,7 +332,7 @@ class HNPGAgent(struct.PyTreeNode):
                 labelled = offline.observations, offline.actions, targets
             return self._regress(critic, online, labelled)
 
-        start = _network(self.critic, 0).restarted()
+        start = member(self.critic, 0).restarted()
         critic, metrics = jax.lax.scan(fit, start, jax.random.split(key, self.config.critic_rounds))
         return jax.tree.map(lambda leaf: leaf[None], critic), jax.tree.map(lambda values: values[-1], metrics)
 
@@ -406,11 +406,6 @@ class HNPGAgent(struct.PyTreeNode):
             )
         if horizon is not None and batch.offline is not None and len(batch.offline.rewards) != horizon:
             raise ValueError("networks per step need offline rows by step, leaves (horizon, rows, ...)")
-
-
-def _network(stacked: Any, index: int | jax.Array) -> Any:
-    """One network's part of a pytree with leaves `(networks, ...)`."""
-    return jax.tree.map(lambda leaf: leaf[index], stacked)
 
 
 @functools.lru_cache

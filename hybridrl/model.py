@@ -119,6 +119,11 @@ def _init(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:
     return module.init(key, *inputs)
 
 
+def member(stacked: Any, index: int | jax.Array) -> Any:
+    """One network's part of a pytree, such as a Model, with leaves `(networks, ...)`."""
+    return jax.tree.map(lambda leaf: leaf[index], stacked)
+
+
 def tree_norm(tree: Any) -> jax.Array:
     """The Euclidean norm `()` of all entries of a pytree."""
     return jax.numpy.sqrt(sum(jax.numpy.sum(jax.numpy.square(leaf)) for leaf in jax.tree.leaves(tree)))
