@@ -14,6 +14,7 @@ from algorithms.gcivl import GCIVLAgent, GCIVLConfig
 from algorithms.h2o import H2OAgent, H2OChoices, H2OConfig
 from algorithms.hiql import HIQLAgent, HIQLConfig
 from algorithms.hnpg import HNPGAgent, HNPGConfig
+from algorithms.hyq import HyQAgent, HyQConfig
 from algorithms.iql import IQLAgent, IQLConfig
 from algorithms.moorl import MOORLAgent, MOORLConfig
 from algorithms.offline_values import OfflineValuesConfig
@@ -57,6 +58,7 @@ AGENTS = {
     "crl": CRLAgent,
     "hnpg": HNPGAgent,
     "trpo": HNPGAgent,
+    "hyq": HyQAgent,
     "hiql": HIQLAgent,
     "ota": OTAAgent,
 }
@@ -90,6 +92,8 @@ __all__ = [
     "HIQLConfig",
     "HNPGAgent",
     "HNPGConfig",
+    "HyQAgent",
+    "HyQConfig",
     "IQLAgent",
     "IQLConfig",
     "ImprovementConfig",

@@ -30,6 +30,7 @@ ALGORITHMS = {
     "bppo": "one clone improved offline by PPO, returns deciding on each step (Zhuang et al. 2023, arXiv 2302.11312)",
     "hnpg": "natural policy gradient, offline data in its critic and actor (Zhou et al. 2024, arXiv 2311.08384)",
     "trpo": "HNPG without offline data: trust-region policy gradient (Schulman et al. 2015, arXiv 1502.05477)",
+    "hyq": "fitted Q-iteration on offline data and its own steps, one Q per step (Song et al. 2023, arXiv 2210.06718)",
     "hiql": "goals; one value, two levels of policy; offline (Park et al. 2023, arXiv 2307.11949, as in OGBench)",
     "ota": "goals; HIQL whose high level's value counts options, not steps (Ahn et al. 2025, arXiv 2505.12737)",
     "gcbc": "goals; behaviour cloning towards later states; offline (Ghosh et al. 2021, as in OGBench)",

@@ -367,7 +367,8 @@ class Loop:
             batches["offline"] = self._offline_probe
         if self.progress.probe_rows == self.online_probe.capacity:
             batches["online"] = self.online_probe.storage
-        panel = {"offline_share": self._offline_share(phase)}
+        # An agent that keeps data of its own says what its batches hold.
+        panel = {"offline_share": metrics.get("batch/offline_share", self._offline_share(phase))}
         for source, batch in batches.items():
             found = jax.device_get(value_diagnostics(self.agent, batch, key))
             panel |= {f"{source}_{name}": float(value) for name, value in found.items()}

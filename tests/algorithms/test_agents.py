@@ -32,6 +32,7 @@ from algorithms import (
     FQLConfig,
     H2OConfig,
     HNPGConfig,
+    HyQConfig,
     IQLConfig,
     MOORLConfig,
     PenaltyConfig,
@@ -44,6 +45,7 @@ from algorithms import (
 )
 from algorithms.darc import DARC_SAC
 from algorithms.h2o import H2O_SAC
+from algorithms.hyq import HyQRun
 from algorithms.moorl import MOORL_SAC
 from algorithms.rlpd import RLPD_SAC
 from hybridrl.checkpoint import Checkpoints
@@ -80,10 +82,12 @@ CONFIGS = {
         offline_actor=False,
         standardize_observations=True,
     ),
+    "hyq": HyQRun(HyQConfig(horizon=3, critic_updates=2, batch_size=4, learning_rate=1e-2), copies=2, capacity=30),
     **GOAL_AGENTS,
 }
 BLOCKS = ("moorl", "mixedsac", "lookaheadsac")
 BY_SOURCE = ("h2o", "darc", "darcplus")
+BY_STEP = ("hnpg", "hyq")
 
 
 def rows_for(name, seed=0):
@@ -95,7 +99,7 @@ def rows_for(name, seed=0):
         return goal_batch(name, 8, seed)
     if name in ("ppo", "trpo"):
         return OnPolicyBatch(rollout(seed))
-    if name == "hnpg":
+    if name in BY_STEP:
         return whole_episodes(seed)
     return sourced(seed) if name in BY_SOURCE else batch(8, seed)
 
@@ -118,7 +122,8 @@ def sac_of(agent):
 
 
 def actor_of(agent):
-    return agent.parts().get("actor", agent.parts().get("low_actor"))
+    parts = agent.parts()
+    return next(parts[role] for role in ("actor", "low_actor", "critic") if role in parts)
 
 
 def slow_if(*slow, among=CONFIGS):
@@ -164,7 +169,7 @@ def test_agent(name, tmp_path):
     own = {field: getattr(once, field) for field in ("delay", "count") if hasattr(once, field)}
     assert_identical(start.with_parts(once.parts()).replace(**own), once)
     found = once.diagnose(rows_for(name) if name in GOAL_AGENTS else batch(), jax.random.key(0))
-    assert set(found) == (set() if name in ("bc", "gcbc", "crl", "qrl", "hnpg") else {"q", "td_error"})
+    assert set(found) == (set() if name in ("bc", "gcbc", "crl", "qrl", *BY_STEP) else {"q", "td_error"})
 
 
 @pytest.mark.parametrize("name", slow_but("sac", "calql", "td3bc", "iql", "fql", "ota"))
@@ -185,7 +190,7 @@ def test_vmapped_seeds_equal_lone_seeds(name):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in (*GOAL_AGENTS, "hnpg", "trpo")])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in (*GOAL_AGENTS, *BY_STEP, "trpo")])
 def test_deterministic_policy_is_the_mode(name):
     agent, observations = create(name, 0), batch().observations
     mode = agent.policy(deterministic=True)

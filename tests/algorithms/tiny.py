@@ -168,7 +168,7 @@ def batch(rows=8, seed=0):
     )
 
 
-def whole_episodes(seed=0, num_steps=3, num_envs=8):
+def whole_episodes(seed=0, num_steps=3, num_envs=6):
     """Random episodes from beginning to end, with as many offline rows of each step."""
     shape = (num_steps, num_envs)
     rows, away = (

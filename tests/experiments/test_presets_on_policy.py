@@ -156,3 +156,41 @@ def test_hnpg_names_what_it_does_not_have():
         phases_on(task, "hnpg", offline_updates=3)
     with pytest.raises(ConfigError, match=r"agent\.horizon=4 on task 'lock/h5-v0', whose episodes have 5 steps"):
         compose(["algo=hnpg", "task=lock/h5-v0", "agent.horizon=4"]).phases()
+
+
+def test_hyq_as_published():
+    """Song et al. 2023, the released code's arguments: horizon 100, 50 copies, 200 rounds, a warm start of 10,000."""
+    task = make_task("lock/discrete-h100-v0")
+    found = presets.module("hyq").preset(task, "paper")
+    agent = found.agent
+    assert (agent.horizon, agent.critic_updates, agent.batch_size, agent.learning_rate) == (100, 499, 512, 2.5e-3)
+    assert (agent.latent_states, agent.encoder_temperature, agent.discount) == (3, 1.0, 1.0)
+    assert (found.loop.eval_episodes, agent.fit_offline, found.schedule.every) == (20, False, 500_000)
+    warm, online = phases_on(task, "hyq")
+    assert (warm.num_updates, warm.batch_size, warm.offline_by_step, warm.evaluate_at) == (1, 10_000, True, ())
+    assert (online.batches, online.num_envs, online.rollout_steps) == ("rollouts", 5_000, 100)
+    assert (online.env_steps, online.offline_rows, online.offline_by_step) == (200 * 500_000, 50, True)
+    assert (online.learner.config.copies, online.learner.config.capacity) == (50, 10_000 + 200 * 100)
+    check_phases((warm, online), example_transition(128, 10), longest_episode=100)
+    with pytest.raises(ConfigError, match=r"horizon=100;[^;]*got leaves \(50, 10000\)"):
+        check_phases((warm, online), example_transition(128, 10), longest_episode=50)
+
+
+def test_hyq_names_what_it_does_not_have():
+    task = make_task("lock/discrete-h5-v0")
+    with pytest.raises(ConfigError, match=r"has vectors as actions; .*take task=lock/discrete-h5-v0"):
+        phases_on(make_task("lock/h5-v0"), "hyq")
+    with pytest.raises(
+        ConfigError, match=r"agent\.horizon=4 on task 'lock/discrete-h5-v0', whose episodes have 5 steps"
+    ):
+        compose(["algo=hyq", "task=lock/discrete-h5-v0", "agent.horizon=4"]).phases()
+    for changes, words in {
+        ("rollout_steps", 4): r"schedule\.rollout_steps=4",
+        ("num_envs", 12): "expected a multiple of 5",
+        ("online_steps", 0): "nothing would be learned",
+        ("retention", "mixed"): "no replay buffer",
+    }.items():
+        with pytest.raises(ConfigError, match=words):
+            phases_on(task, "hyq", "cpu", **dict([changes]))
+    (cold,) = phases_on(task, "hyq", "cpu", offline_updates=0)
+    assert cold.learner.config.capacity == 30 * 100
