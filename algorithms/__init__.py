@@ -17,6 +17,7 @@ from algorithms.hnpg import HNPGAgent, HNPGConfig
 from algorithms.hyq import HyQAgent, HyQConfig
 from algorithms.iql import IQLAgent, IQLConfig
 from algorithms.moorl import MOORLAgent, MOORLConfig
+from algorithms.offline_ppo import ImprovementConfig
 from algorithms.offline_values import OfflineValuesConfig
 from algorithms.ota import OTAAgent, OTAConfig
 from algorithms.ppo import PPOAgent, PPOConfig, PPORun
@@ -27,7 +28,7 @@ from algorithms.rnd import RNDAgent, RNDConfig
 from algorithms.sac import SACAgent, SACConfig
 from algorithms.td3bc import TD3BCAgent, TD3BCConfig
 from algorithms.transition_model import TransitionModelConfig
-from algorithms.uni_o4 import ImprovementConfig, OnlineConfig, StagesConfig, UniO4Agent, UniO4Config, UniO4Stage
+from algorithms.uni_o4 import OnlineConfig, StagesConfig, UniO4Agent, UniO4Config, UniO4Stage
 from algorithms.wsrl import WSRLAgent, WSRLConfig
 
 # What `algo=` accepts. RND is not among them: it ignores the task's reward, and serves `experiments.collect`.

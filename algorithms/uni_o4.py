@@ -3,97 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
-from algorithms.amq import REDUCTIONS, amq_scores
+from algorithms.amq import amq_scores
 from algorithms.clone_ensemble import ClonesConfig, clone
+from algorithms.gate import Gate
+from algorithms.offline_ppo import ImprovementConfig, LearningRate, clip_range, policy_optimizer, ppo_step
 from algorithms.offline_values import OfflineValues, OfflineValuesConfig
 from algorithms.ppo import PPOConfig
 from algorithms.transition_model import TransitionModel, TransitionModelConfig
 from hybridrl.errors import ConfigError
-from hybridrl.losses.policy import clipped_surrogate
-from hybridrl.model import Model, adam, copy_params, per_member
+from hybridrl.model import Model, adam, copy_params
 from hybridrl.networks import NormalActorEnsemble, select_actor
 from hybridrl.policies import ActorPolicy
 from hybridrl.standardizer import StandardizedPolicy, Standardizer
 from hybridrl.types import BootstrapBatch, Metrics, Policy, Transitions
 
 STAGES = ("values", "model", "clones", "policies")
-SCHEDULES = ("linear", "exponential")
 _TRUST = 3.0  # a score beyond so many times the largest |Q| of the data is not believed
-_CLIP_DECAY, _RATE_DECAY = 0.96, 0.98  # of the exponential schedule: per update, and per two updates
-
-
-@dataclasses.dataclass(frozen=True)
-class ImprovementConfig:
-    """Settings of offline PPO and its gate.
-
-    The defaults are those of Uni-O4's published code on locomotion but for `reduction`, `common_draws` and `hand_over`.
-
-    Attributes:
-        learning_rate, clip_range: at the first update.
-        schedule: "linear": the rate falls to 0 over the stage, the clip range with it for its first
-            `decay_clip_until` updates; "exponential" (BPPO): both fall geometrically for so many updates. Then the clip
-            range, and with "exponential" the rate, stay.
-        positive_weight: advantages above 0 are multiplied by it, all others by 1 minus it; None leaves them alone.
-        entropy_weight: of the entropy in the objective.
-        max_grad_norm: of each member's gradient.
-        gate: "amq", a member's snapshot is replaced if its AM-Q rises, or "returns" (BPPO), if its return rises in
-            trials in the environment.
-        gate_every: updates from one gate to the next.
-        horizon, num_starts, reduction: of AM-Q, see `algorithms.amq`.
-        common_draws: all gates of a run start from the same states with the same random draws. The published code
-            draws anew for each score, so that its best score is the luckiest.
-        select: which member acts in the end: "amq_only", the accepted snapshot with the best score, or
-            "amq_top3_then_real" (the published code), of the best three the one with the best return in a last trial.
-        margin: a score must exceed the best by this share of it.
-        reset_after: refused gates in a row after which a member goes back to what was last accepted; 0: never.
-        hand_over: "accepted" snapshots act, or "live" members (the published code), approved or not.
-    """
-
-    learning_rate: float = 1e-4
-    clip_range: float = 0.25
-    schedule: str = "linear"
-    decay_clip_until: int = 200
-    positive_weight: float | None = None
-    entropy_weight: float = 0.0
-    max_grad_norm: float = 0.5
-    gate: str = "amq"
-    gate_every: int = 100
-    horizon: int = 1_000
-    num_starts: int = 512
-    reduction: str = "sum"
-    common_draws: bool = True
-    select: str = "amq_only"
-    margin: float = 0.0
-    reset_after: int = 0
-    hand_over: str = "accepted"
-
-    def __post_init__(self) -> None:
-        """Reject settings that cannot work."""
-        for field, allowed in {
-            "schedule": SCHEDULES,
-            "reduction": REDUCTIONS,
-            "hand_over": ("accepted", "live"),
-            "gate": ("amq", "returns"),
-            "select": ("amq_only", "amq_top3_then_real"),
-        }.items():
-            if getattr(self, field) not in allowed:
-                raise ConfigError(f"{field}={getattr(self, field)!r}; expected one of {', '.join(allowed)}")
-        for field in ("gate_every", "horizon", "num_starts"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)}; expected at least 1")
-        if self.margin < 0.0 or self.reset_after < 0:
-            raise ConfigError(f"margin={self.margin}, reset_after={self.reset_after}; expected 0 or more")
-        if self.positive_weight is not None and not 0.0 < self.positive_weight < 1.0:
-            raise ConfigError(f"positive_weight={self.positive_weight}; expected a number between 0 and 1, or null")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,48 +107,6 @@ class UniO4Stage:
             raise ConfigError(f"trains={self.trains!r}; expected one of {', '.join(STAGES)}")
 
 
-@dataclasses.dataclass(frozen=True)
-class LearningRate:
-    """The policies' learning rate after `count` updates."""
-
-    initial: float
-    num_updates: int
-    schedule: str
-    decay_until: int
-
-    def __call__(self, count: jax.Array) -> jax.Array:
-        """The rate, `()`."""
-        if self.schedule == "linear":
-            return self.initial * jnp.maximum(1.0 - count / self.num_updates, 0.0)
-        return self.initial * _RATE_DECAY ** (jnp.minimum(count, self.decay_until) // 2)
-
-
-@functools.lru_cache
-def policy_optimizer(learning_rate: LearningRate, max_grad_norm: float) -> optax.GradientTransformation:
-    """Adam whose gradients are clipped member by member. Cached, so that seeds share one compilation."""
-    clip = optax.clip_by_global_norm(max_grad_norm)
-    return per_member(optax.chain(clip, optax.adam(learning_rate)))
-
-
-def clip_range(config: ImprovementConfig, num_updates: int, count: jax.Array) -> jax.Array:
-    """The half-width of the ratio's clip in the update after `count` others, `()`."""
-    count = jnp.minimum(count, config.decay_clip_until)
-    if config.schedule == "linear":
-        return config.clip_range * (1.0 - count / num_updates)
-    return config.clip_range * _CLIP_DECAY**count
-
-
-def standardized_advantages(advantages: jax.Array, values: jax.Array) -> jax.Array:
-    """Each member's advantages `(num_members, rows)` with mean 0 and deviation 1 over its rows.
-
-    Where they are equal up to the rounding of `values` `(rows,)`, which they are differences of, they come out near 0,
-    not as amplified noise.
-    """
-    centred = advantages - advantages.mean(axis=1, keepdims=True)
-    floor = 1e-5 * (1.0 + jnp.abs(values).mean())
-    return centred / (advantages.std(axis=1, ddof=1, keepdims=True) + floor)
-
-
 class UniO4Agent(struct.PyTreeNode):
     """Uni-O4's offline stages (Lei et al. 2024); BPPO (Zhuang et al. 2023) by other settings.
 
@@ -231,11 +121,7 @@ class UniO4Agent(struct.PyTreeNode):
     clones: Model
     policies: Model  # the members on their way
     accepted: Any  # parameters of their last accepted snapshots, which actions are drawn from
-    best: jax.Array  # (num_members,), the accepted snapshots' scores; -inf before the first gate
-    scores: jax.Array  # (num_members,), of the last gate
-    acceptances: jax.Array  # (num_members,), gates passed, without the clones' own
-    refusals: jax.Array  # (num_members,), in a row
-    least_gain: jax.Array  # (), by which a score rose at the least when a snapshot was accepted; inf before any was
+    gate: Gate
     actor: Model  # the member that acts
     count: jax.Array  # int32 (), updates of the policies
     starts: jax.Array  # (num_starts, obs_dim), raw states that AM-Q starts from
@@ -250,23 +136,19 @@ class UniO4Agent(struct.PyTreeNode):
         config, improvement = stage.config, stage.config.improvement
         key, values_key, model_key, clones_key, score_key = jax.random.split(key, 5)
         clones = config.clones.create(clones_key, example)
-        count, obs_dim = config.clones.num_members, example.observations.shape[-1]
+        obs_dim = example.observations.shape[-1]
         rate = LearningRate(
             improvement.learning_rate, stage.num_updates, improvement.schedule, improvement.decay_clip_until
         )
         optimizer = policy_optimizer(rate, improvement.max_grad_norm)
         params = copy_params(clones.params)
-        agent = cls(
+        return cls(
             values=OfflineValues.create(values_key, example, config.values),
             model=TransitionModel.create(model_key, example, config.model),
             clones=clones,
             policies=Model(params, optimizer.init(params), clones.module, optimizer, "policies"),
             accepted=copy_params(params),
-            best=jnp.full(count, -jnp.inf),
-            scores=jnp.zeros(count),
-            acceptances=jnp.zeros(count),
-            refusals=jnp.zeros(count),
-            least_gain=jnp.float32(jnp.inf),
+            gate=Gate.create(config.clones.num_members),
             actor=_single(clones, 0),
             count=jnp.zeros((), jnp.int32),
             starts=jnp.zeros((improvement.num_starts, obs_dim)),
@@ -275,7 +157,6 @@ class UniO4Agent(struct.PyTreeNode):
             standardizer=Standardizer.identity(obs_dim) if config.standardize_observations else None,
             stage=stage,
         )
-        return agent
 
     def fit_observations(self, observations: jax.Array | None) -> Self:
         """This agent with the states AM-Q starts from, drawn once, and the standardisation of the dataset's states.
@@ -325,7 +206,11 @@ class UniO4Agent(struct.PyTreeNode):
         """One step of PPO for all members, and the gate where it is due."""
         improvement = self.stage.config.improvement
         key, noise_key, gate_key = jax.random.split(self.key, 3)
-        policies, metrics = self._ppo_step(self._seen(batch.observations), noise_key)
+        half_width = clip_range(improvement, self.stage.num_updates, self.count)
+        observations = self._seen(batch.observations)
+        policies, metrics = ppo_step(
+            self.policies, self.accepted, self.values, observations, noise_key, improvement, half_width
+        )
         agent = self.replace(policies=policies, count=self.count + 1, key=key)
         if improvement.gate == "returns":  # the loop's trials decide, see `judged`
             return agent, metrics
@@ -333,49 +218,10 @@ class UniO4Agent(struct.PyTreeNode):
         first = self.count == 0
         candidates = jax.tree.map(lambda a, b: jnp.where(first, a, b), self.policies.params, policies.params)
         due = first | (agent.count % improvement.gate_every == 0)
-        agent = jax.lax.cond(due, lambda: agent._gate(candidates, batch, gate_key), lambda: agent)
-        gate = {
-            "gate/score": agent.scores.mean(),
-            "gate/best_score": agent.best.mean(),
-            "gate/acceptances": agent.acceptances.mean(),
-            "gate/least_gain": jnp.where(jnp.isfinite(agent.least_gain), agent.least_gain, 0.0),
-        }
-        return agent, metrics | gate
+        agent = jax.lax.cond(due, lambda: agent._score_and_decide(candidates, batch, gate_key), lambda: agent)
+        return agent, metrics | agent.gate.metrics()
 
-    def _ppo_step(self, observations: jax.Array, key: jax.Array) -> tuple[Model, Metrics]:
-        """Lei et al. 2024, section 3.2: the clipped objective on the accepted policies' own actions in data states.
-
-        Densities are those of the draws, which may lie outside the action box; Q is asked about what would be played.
-        """
-        config, module = self.stage.config.improvement, self.policies.module
-        old: Any = module.apply(self.accepted, observations)
-        actions = old.mean + old.std * jax.random.normal(key, old.mean.shape)
-        values = self.values.value(observations)
-        advantages = self.values.q(observations, jnp.clip(actions, -1.0, 1.0)) - values[None]
-        advantages = standardized_advantages(advantages, values)
-        if config.positive_weight is not None:
-            weight = config.positive_weight
-            advantages *= jnp.where(advantages > 0.0, weight, 1.0 - weight)
-        half_width = clip_range(config, self.stage.num_updates, self.count)
-        old_log_probs = old.log_prob(actions)
-
-        def loss(params: Any) -> tuple[jax.Array, Metrics]:
-            new = self.policies(observations, params=params)
-            log_ratio = new.log_prob(actions) - old_log_probs
-            objective = clipped_surrogate(log_ratio, advantages, half_width).mean(axis=1)
-            entropy = new.entropy().mean(axis=1)
-            value = -(objective + config.entropy_weight * entropy)
-            clipped = (jnp.abs(jnp.exp(log_ratio) - 1.0) > half_width).mean()
-            metrics = {
-                "policies/loss": value.mean(),
-                "policies/entropy": entropy.mean(),
-                "policies/std": new.std.mean(),
-            }
-            return value.sum(), metrics | {"policies/clipped": clipped, "policies/log_ratio": log_ratio.mean()}
-
-        return self.policies.minimize(loss)
-
-    def _gate(self, candidates: Any, batch: Transitions, key: jax.Array) -> Self:
+    def _score_and_decide(self, candidates: Any, batch: Transitions, key: jax.Array) -> Self:
         """Score all members by AM-Q and accept those that rose.
 
         A score far beyond the data's values says that the model was left behind: it is never accepted.
@@ -412,47 +258,39 @@ class UniO4Agent(struct.PyTreeNode):
         )
 
     def _decide(self, candidates: Any, scores: jax.Array, believed: jax.Array) -> Self:
-        """Replace the accepted snapshots that their candidates exceed, and let the best one act."""
-        improvement = self.stage.config.improvement
-        begun = jnp.isfinite(self.best)
-        threshold = self.best + improvement.margin * jnp.where(begun, jnp.abs(self.best), 0.0)
-        accept = ~begun | ((scores > threshold) & believed)
-        accepted = _where_member(accept, candidates, self.accepted)
-        best = jnp.where(accept, scores, self.best)
-        gains = jnp.where(accept & begun, scores - self.best, jnp.inf)
-        refusals = jnp.where(accept, 0.0, self.refusals + 1.0)
-        policies = self.policies
-        if improvement.reset_after:
-            back = refusals >= improvement.reset_after
-            policies = policies.replace(params=_where_member(back, accepted, policies.params))
-            refusals = jnp.where(back, 0.0, refusals)
-        acting = accepted if improvement.hand_over == "accepted" else policies.params
-        return self.replace(
-            policies=policies,
-            accepted=accepted,
-            best=best,
-            scores=scores,
-            acceptances=self.acceptances + (accept & begun),
-            least_gain=jnp.minimum(self.least_gain, gains.min()),
-            refusals=refusals,
-            actor=self.actor.replace(params=select_actor(acting, best.argmax())),
-        )
+        """Replace the accepted snapshots that their candidates exceed, and let the best member act."""
+        gate, decision = self.gate.decide(scores, believed, self.stage.config.improvement)
+        accepted = _where_member(decision.accept, candidates, self.accepted)
+        params = _where_member(decision.back, accepted, self.policies.params)
+        agent = self.replace(gate=gate, accepted=accepted, policies=self.policies.replace(params=params))
+        offered, ranks = agent._offered()
+        return agent._with_acting(select_actor(offered, ranks.argmax()))
+
+    def _offered(self) -> tuple[Any, jax.Array]:
+        """The members that may act, parameters of all, and what ranks them, `(num_members,)`."""
+        if self.stage.config.improvement.hand_over == "accepted":
+            return self.accepted, self.gate.best
+        return self.policies.params, self.gate.scores
+
+    def _with_acting(self, params: Any) -> Self:
+        return self.replace(actor=self.actor.replace(params=params))
 
     def candidates(self) -> tuple[Policy, ...]:
-        """What is tried in the environment: all members, or with the gate "amq" the three best accepted snapshots."""
+        """What is tried in the environment: all members, or with the gate "amq" the three that it ranks first."""
         improvement, count = self.stage.config.improvement, self.stage.config.clones.num_members
         if improvement.gate == "returns":
             chosen = [select_actor(self.policies.params, index) for index in range(count)]
         else:
-            chosen = [select_actor(self.accepted, index) for index in jnp.argsort(-self.best)[:3]]
+            offered, ranks = self._offered()
+            chosen = [select_actor(offered, index) for index in jnp.argsort(-ranks)[:3]]
         return tuple(self._acting(self.actor.replace(params=params), deterministic=True) for params in chosen)
 
     def judged(self, returns: jax.Array) -> Self:
         """With the gate "returns", snapshots replaced where returns rose; else the best of the three acts."""
         if self.stage.config.improvement.gate == "returns":
             return self._decide(self.policies.params, returns, jnp.ones_like(returns, bool))
-        index = jnp.argsort(-self.best)[returns.argmax()]
-        return self.replace(actor=self.actor.replace(params=select_actor(self.accepted, index)))
+        offered, ranks = self._offered()
+        return self._with_acting(select_actor(offered, jnp.argsort(-ranks)[returns.argmax()]))
 
     def _seen(self, observations: jax.Array) -> jax.Array:
         return observations if self.standardizer is None else self.standardizer(observations)

@@ -86,6 +86,13 @@ def test_one_fit_is_a_weighted_mean_in_every_cell():
     assert config.discarded_fits == 4
 
 
+def test_constants_of_the_theorem():
+    config = HACConfig(num_rounds=50, discount=0.3)
+    np.testing.assert_allclose(config.step_size(4), 0.7 * np.sqrt(np.log(4.0) / 50.0), rtol=1e-12)
+    assert (config.discarded_fits, config.online_weight, config.averaged_fits) == (8, 1.0, None)
+    assert HACConfig(num_rounds=50, discount=0.9).discarded_fits == 4
+
+
 def test_the_mean_suboptimality_falls_like_the_root_of_the_rounds():
     rounds = np.array([10, 100, 1000])
     found = [

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import uni_o4_reference as reference
+from baselines_reference import critics
+from jax.tree_util import keystr
 from numpy_reference import assert_close, gradient, to_numpy
-from tiny import BPPO, UNIO4, assert_identical, batch, perturbed
+from tiny import BPPO, UNIO4, assert_identical, batch, perturbed, same_values
 
 from algorithms import (
     ClonesConfig,
@@ -21,8 +23,8 @@ from algorithms import (
     UniO4Stage,
 )
 from algorithms.amq import amq_scores
+from algorithms.offline_ppo import LearningRate, clip_range, policy_optimizer, ppo_step, standardized_advantages
 from algorithms.transition_model import TransitionModel
-from algorithms.uni_o4 import LearningRate, clip_range, standardized_advantages
 from envs.terminations import Unhealthy
 from hybridrl.datasets.dataset import Dataset
 from hybridrl.errors import ConfigError
@@ -57,11 +59,19 @@ def agent(stage=STAGE, seed=0):
     return found._begin_at(found.clones.replace(params=perturbed(found.clones.params, jax.random.key(5))))
 
 
+def one_step(start, observations, key):
+    """Offline PPO's step on observations as the networks see them."""
+    improvement = start.stage.config.improvement
+    half_width = clip_range(improvement, start.stage.num_updates, start.count)
+    step = jax.jit(ppo_step, static_argnums=5)
+    return step(start.policies, start.accepted, start.values, observations, key, improvement, half_width)
+
+
 def test_first_step_is_the_plain_policy_gradient():
     """At equal policies all ratios are 1, the loss is minus the mean advantage, 0, and its gradient REINFORCE's."""
     start = agent()
     noise_key = jax.random.key(3)
-    policies, metrics = jax.jit(UniO4Agent._ppo_step)(start, start._seen(batch().observations), noise_key)
+    policies, metrics = one_step(start, start._seen(batch().observations), noise_key)
     np.testing.assert_allclose(metrics["policies/log_ratio"], 0.0, atol=1e-6)
     assert abs(float(metrics["policies/loss"])) < 1e-6
     obs = to_numpy(start._seen(batch().observations))
@@ -90,19 +100,20 @@ def test_first_step_is_the_plain_policy_gradient():
 
 
 def test_ppo_loss_agrees_with_numpy_after_the_policies_moved():
-    config = dataclasses.replace(UNIO4.improvement, positive_weight=0.9, entropy_weight=0.01)
+    """The whole update: at its fifth step the clip range has fallen by a tenth."""
+    config = dataclasses.replace(UNIO4.improvement, positive_weight=0.9, entropy_weight=0.01, gate="returns")
     start = agent(UniO4Stage(dataclasses.replace(UNIO4, improvement=config), "policies", 40))
     other = perturbed(start.accepted, jax.random.key(8))
     moved = jax.tree.map(lambda a, b: 0.7 * a + 0.3 * b, start.accepted, other)
     start = start.replace(policies=start.policies.replace(params=moved), count=jnp.int32(4))
-    key = jax.random.key(3)
-    _, metrics = jax.jit(UniO4Agent._ppo_step)(start, batch().observations, key)
-    obs, relu = to_numpy(batch().observations), {"activation": lambda x: np.maximum(x, 0.0)}
+    _, metrics = start.update(batch())
+    key, seen = jax.random.split(start.key, 3)[1], start._seen(batch().observations)
+    obs, relu = to_numpy(seen), {"activation": lambda x: np.maximum(x, 0.0)}
     old_mean, old_std = reference.actors(to_numpy(start.accepted), obs, **relu)
     mean, std = reference.actors(to_numpy(moved), obs, **relu)
     actions = old_mean + old_std * np.asarray(jax.random.normal(key, mean.shape), np.float64)
-    q = start.values.q(batch().observations, jnp.clip(jnp.float32(actions), -1, 1))
-    a = np.asarray(q - start.values.value(batch().observations)[None], np.float64)
+    q = start.values.q(seen, jnp.clip(jnp.float32(actions), -1, 1))
+    a = np.asarray(q - start.values.value(seen)[None], np.float64)
     a = (a - a.mean(axis=1, keepdims=True)) / a.std(axis=1, ddof=1, keepdims=True)
     a *= np.where(a > 0, 0.9, 0.1)
     half_width = config.clip_range * (1 - 4 / 40)
@@ -111,6 +122,8 @@ def test_ppo_loss_agrees_with_numpy_after_the_policies_moved():
     ]
     np.testing.assert_allclose(metrics["policies/loss"], np.mean(losses), rtol=2e-3)
     assert 0.0 < float(metrics["policies/clipped"]) < 1.0
+    rate = LearningRate(1e-2, 40, "linear", 200)
+    assert start.policies.optimizer is policy_optimizer(rate, 0.5)
 
 
 def test_equal_advantages_give_no_gradient():
@@ -130,7 +143,7 @@ def test_schedules():
     np.testing.assert_allclose(half_widths, [0.25, 0.245, 0.245], rtol=1e-6)
     bppo = dataclasses.replace(linear, schedule="exponential")
     half_widths = [float(clip_range(bppo, 1_000, jnp.int32(count))) for count in (0, 1, 200, 900)]
-    np.testing.assert_allclose(half_widths, [0.25, 0.24, 0.25 * 0.96**200, 0.25 * 0.96**200], rtol=1e-4)
+    np.testing.assert_allclose(half_widths, [0.24, 0.2304, 0.25 * 0.96**201, 0.25 * 0.96**201], rtol=1e-4)
     rates = [float(LearningRate(1e-4, 100, "linear", 200)(jnp.int32(count))) for count in (0, 50, 100)]
     np.testing.assert_allclose(rates, [1e-4, 5e-5, 0.0], atol=1e-12)
     rates = [float(LearningRate(1e-4, 100, "exponential", 200)(jnp.int32(count))) for count in (0, 1, 2, 500)]
@@ -148,8 +161,8 @@ def test_gate():
 
     trust = jnp.ones(2, bool)
     begun = start._decide(same, first, trust)  # the clones' own gate
-    np.testing.assert_array_equal(begun.best, first)
-    np.testing.assert_array_equal(begun.acceptances, [0.0, 0.0])
+    np.testing.assert_array_equal(begun.gate.best, first)
+    np.testing.assert_array_equal(begun.gate.acceptances, [0.0, 0.0])
     assert_identical(begun.accepted, same)
 
     assert_identical(begun._decide(other, first, trust).accepted, same)  # equal scores
@@ -158,24 +171,77 @@ def test_gate():
     rose = begun._decide(other, higher, trust)
     assert_identical(select_actor(rose.accepted, 0), select_actor(same, 0))
     assert_identical(select_actor(rose.accepted, 1), select_actor(other, 1))
-    np.testing.assert_array_equal(rose.best, [first[0], first[1] + 2.0])
-    np.testing.assert_array_equal(rose.acceptances, [0.0, 1.0])
-    np.testing.assert_array_equal(rose.refusals, [1.0, 0.0])
-    assert np.isinf(begun.least_gain)
-    np.testing.assert_allclose(rose.least_gain, 2.0, rtol=1e-6)
+    np.testing.assert_array_equal(rose.gate.best, [first[0], first[1] + 2.0])
+    np.testing.assert_array_equal(rose.gate.acceptances, [0.0, 1.0])
+    np.testing.assert_array_equal(rose.gate.refusals, [1.0, 0.0])
+    assert np.isinf(begun.gate.least_gain)
+    np.testing.assert_allclose(rose.gate.least_gain, 2.0, rtol=1e-6)
     assert_identical(begun._decide(other, higher, jnp.array([True, False])).accepted, same)  # not believed
-    best = int(rose.best.argmax())
+    best = int(rose.gate.best.argmax())
     assert_identical(rose.actor.params, select_actor(rose.accepted, best))
 
-    wary = begun.replace(stage=_with_improvement(margin=1e6), best=jnp.ones(2))
-    assert_identical(wary._decide(other, jnp.full(2, 1e5), trust).accepted, same)
+    wary = begun.replace(stage=_with_improvement(margin=0.5), gate=begun.gate.replace(best=jnp.array([-2.0, 2.0])))
+    assert_identical(wary._decide(other, jnp.array([-1.1, 2.9]), trust).accepted, same)
+    assert_identical(wary._decide(other, jnp.array([-0.9, 3.1]), trust).accepted, other)
     impatient = begun.replace(stage=_with_improvement(reset_after=2), policies=begun.policies.replace(params=other))
     once = impatient._decide(other, lower, trust)
     assert_identical(once.policies.params, other)
     assert_identical(once._decide(other, lower, trust).policies.params, same)
     live = begun.replace(stage=_with_improvement(hand_over="live"), policies=begun.policies.replace(params=other))
-    handed = live._decide(other, lower, trust)
-    assert_identical(handed.actor.params, select_actor(other, int(first.argmax())))
+    last = jnp.where(jnp.arange(2) == first.argmax(), first - 2.0, first.min() - 1.0)  # the order of the best turned
+    last = last.at[int(first.argmin())].set(first.max() - 1.0)
+    handed = live._decide(other, last, trust)
+    assert_identical(handed.accepted, same)
+    assert_identical(handed.actor.params, select_actor(other, int(last.argmax())))
+
+
+@pytest.mark.parametrize(("reduction", "steps"), [("sum", UNIO4.improvement.horizon), ("mean_visited", 1)])
+def test_a_score_is_believed_up_to_three_times_the_datas_values(reduction, steps):
+    """The same constant added to all values moves the score, per step, and the data's largest value alike."""
+    decide = jax.jit(UniO4Agent._score_and_decide)
+    start = agent(_with_improvement(reduction=reduction))
+    start = start.replace(gate=start.gate.replace(best=jnp.full(2, -1e6)))
+    other, rows = perturbed(start.accepted, jax.random.key(1)), jax.tree.map(lambda leaf: leaf[:1], batch())
+    value = float(start.values.q(start._seen(rows.observations), rows.actions)[0])
+    score = np.asarray(decide(start, other, rows, jax.random.key(0)).gate.scores) / steps
+    for ratio in (2.9, 3.1):
+        shift = float((score[0] - ratio * value) / (ratio - 1.0))  # score + shift = ratio * (value + shift)
+        critic = jax.tree_util.tree_map_with_path(
+            lambda path, leaf, by=shift: leaf + by if "['member_heads']['bias']" in keystr(path) else leaf,
+            start.values.critic.params,
+        )
+        values = start.values.replace(critic=start.values.critic.replace(params=critic))
+        found = decide(start.replace(values=values), other, rows, jax.random.key(0)).gate
+        np.testing.assert_allclose(found.scores, steps * (score + shift), rtol=1e-3, atol=1e-4)
+        believed = np.abs(score + shift) <= 3.0 * abs(value + shift)
+        assert believed[0] == (ratio < 3.0)
+        np.testing.assert_array_equal(found.acceptances, believed)
+        np.testing.assert_allclose(found.metrics()["gate/believed"], believed.mean())
+
+
+def test_fresh_draws_are_the_batchs_and_the_keys():
+    """As in the published code: starts from the batch, and another key, another score for the same policy."""
+    start = agent(_with_improvement(common_draws=False))
+    rows = batch(8, 3)
+    found = [start._score_and_decide(start.accepted, rows, jax.random.key(seed)).gate.scores for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (np.asarray(found[0]) != np.asarray(found[2])).all()
+    expected = start.score(start.accepted, rows.observations[:6], jax.random.key(0))
+    np.testing.assert_array_equal(found[0], expected)
+
+
+def test_members_that_never_pass_end_as_their_clones():
+    """Their steps move on all the same."""
+    clones = agent()
+    found, _ = clones.update(batch(8, 0))
+    found = found.replace(gate=found.gate.replace(best=found.gate.best + 1e6))
+    acting = found.actor.params
+    for number in range(1, 6):
+        found, metrics = found.update(batch(8, number))
+    assert_identical(found.accepted, clones.accepted)
+    assert_identical(found.actor.params, acting)
+    assert metrics["gate/acceptances"] == 0.0
+    assert not same_values(found.policies.params, clones.accepted)
 
 
 def _with_improvement(**changes):
@@ -184,15 +250,28 @@ def _with_improvement(**changes):
 
 
 def test_updates_gate_when_due_and_never_lower_the_best_score():
-    found, bests = agent(), []
+    found, bests, scores = agent(), [], [np.zeros(2)]
     for number in range(6):  # gates before the first update, after the second, the fourth and the sixth
         found, _ = found.update(batch(8, number))
-        bests.append(np.asarray(found.best))
+        bests.append(np.asarray(found.gate.best))
+        scores.append(np.asarray(found.gate.scores))
         if number == 0:
             assert_identical(found.accepted, agent().accepted)
-            assert_identical(found.actor.params, select_actor(agent().accepted, int(found.best.argmax())))
+            assert_identical(found.actor.params, select_actor(agent().accepted, int(found.gate.best.argmax())))
     assert (np.diff(bests, axis=0) >= 0).all()
-    np.testing.assert_array_equal(found.score(found.accepted, found.starts, found.score_key), found.best)
+    assert [bool(changed) for changed in np.diff(scores, axis=0).any(axis=1)] == [True, True, False, True, False, True]
+    np.testing.assert_array_equal(found.score(found.accepted, found.starts, found.score_key), found.gate.best)
+
+
+def test_scores_begin_in_raw_states_of_the_data_and_networks_see_standardised_ones():
+    """After one step a score is the mean of the least Q of the members' means in the data's states."""
+    start = agent(_with_improvement(horizon=1))
+    rows = np.asarray(batch(64).observations)
+    assert all((rows == state).all(axis=1).any() for state in np.asarray(start.starts))
+    seen = (np.asarray(start.starts, np.float64) - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-3)
+    means, _ = reference.actors(to_numpy(start.accepted), seen, activation=lambda x: np.maximum(x, 0.0))
+    q = [critics(to_numpy(start.values.critic.params), seen, mean).min(axis=0).mean() for mean in means]
+    np.testing.assert_allclose(start.score(start.accepted, start.starts, start.score_key), q, rtol=1e-3, atol=1e-5)
 
 
 def test_a_stage_steps_nothing_but_its_own_networks():
@@ -210,6 +289,10 @@ def test_a_stage_steps_nothing_but_its_own_networks():
             if role not in own:
                 assert_identical(after.parts()[role], part)
         assert_identical(carry_over(after, agent()).parts()["policies"].params, after.policies.params)
+        if stage == "values":  # targets move with every second update
+            again, _ = after.update(batch())
+            assert_identical(after.parts()["target_critic"], before.parts()["target_critic"])
+            assert not same_values(again.parts()["target_critic"], after.parts()["target_critic"])
     with pytest.raises(ConfigError, match="resampled"):
         before.replace(stage=UniO4Stage(UNIO4, "model", 40)).update(batch())
 
@@ -340,13 +423,19 @@ def test_returns_decide_where_they_are_asked_to():
     better = moved.judged(jnp.array([11.0]))
     assert_identical(better.accepted, moved.policies.params)
     assert_identical(better.candidates()[0].policy.actor.params, better.actor.params)
-    np.testing.assert_array_equal(better.best, [11.0])
+    np.testing.assert_array_equal(better.gate.best, [11.0])
 
-    three = dataclasses.replace(UNIO4.clones, num_members=4)
-    improvement = dataclasses.replace(UNIO4.improvement, select="amq_top3_then_real")
-    config = dataclasses.replace(UNIO4, clones=three, improvement=improvement)
-    start = agent(UniO4Stage(config, "policies", 40)).replace(best=jnp.array([3.0, 1.0, 4.0, 2.0]))
-    tried = [policy.policy.actor.params for policy in start.candidates()]
-    for params, member in zip(tried, (2, 0, 3), strict=True):
-        assert_identical(params, select_actor(start.accepted, member))
-    assert_identical(start.judged(jnp.array([1.0, 1.0, 5.0])).actor.params, select_actor(start.accepted, 3))
+    four, ranks = dataclasses.replace(UNIO4.clones, num_members=4), jnp.array([3.0, 1.0, 4.0, 2.0])
+    start = agent(UniO4Stage(dataclasses.replace(UNIO4, clones=four), "policies", 40))
+    for hand_over in ("accepted", "live"):  # the published code ranks and hands over what the last gate saw
+        improvement = dataclasses.replace(UNIO4.improvement, select="amq_top3_then_real", hand_over=hand_over)
+        config = dataclasses.replace(UNIO4, clones=four, improvement=improvement)
+        start = start.replace(stage=UniO4Stage(config, "policies", 40))
+        moved = perturbed(start.accepted, jax.random.key(2))
+        scores = {"best": ranks, "scores": -ranks} if hand_over == "accepted" else {"best": -ranks, "scores": ranks}
+        start = start.replace(gate=start.gate.replace(**scores), policies=start.policies.replace(params=moved))
+        offered = start.accepted if hand_over == "accepted" else moved
+        tried = [policy.policy.actor.params for policy in start.candidates()]
+        for params, member in zip(tried, (2, 0, 3), strict=True):
+            assert_identical(params, select_actor(offered, member))
+        assert_identical(start.judged(jnp.array([1.0, 1.0, 5.0])).actor.params, select_actor(offered, 3))

@@ -319,3 +319,27 @@ def test_bootstraps_differ_and_hold_rows_out():
     np.testing.assert_array_equal(first, np.asarray(rows.next_observations)[index[0]])
     with pytest.raises(ConfigError, match="cannot be split"):
         Bootstrap(2).sampler(dataset(batch(1)))
+
+
+def test_next_states_are_draws_of_the_elites():
+    """Members differ by their mean, 0, 1 and 2, and have a deviation of 0.5; the first is no elite."""
+    model = TransitionModel.create(jax.random.key(0), EXAMPLE, UNIO4.model)
+    bias = jnp.arange(3.0)[:, None] * jnp.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]]) + jnp.array(
+        [[0.0, 0.0, 0.0, 2 * jnp.log(0.5), 2 * jnp.log(0.5), 2 * jnp.log(0.5)]]
+    )
+    params = model.net.params["params"] | {
+        "max_log_variance": jnp.full(3, 20.0),
+        "min_log_variance": jnp.full(3, -20.0),
+    }
+    params |= {"member_heads": {"kernel": jnp.zeros((3, 5, 6)), "bias": bias}}
+    model = model.replace(net=model.net.replace(params={"params": params}), best_errors=jnp.array([3.0, 2.0, 1.0]))
+    model = model.replace(best_params={"params": params})
+    observations = jnp.broadcast_to(jnp.array([10.0, -10.0]), (2, 4_000, 2))
+    following = jax.jit(TransitionModel.sample_next)(
+        model, model.elite_params(), observations, jnp.zeros((2, 4_000, 2)), jax.random.key(0)
+    )
+    np.testing.assert_array_equal(following[0], following[1])  # policies share their draws
+    changes = np.asarray(following[0] - observations[0])
+    np.testing.assert_allclose(changes.mean(axis=0), 1.5, atol=0.05)  # half from each of the elites
+    np.testing.assert_allclose(changes.std(axis=0), np.sqrt(0.5**2 + 0.5**2), atol=0.03)
+    assert np.corrcoef(changes.T)[0, 1] == pytest.approx(0.5, abs=0.05)  # a row's entries come from one elite

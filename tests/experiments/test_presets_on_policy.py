@@ -43,6 +43,7 @@ def test_ppo_as_published():
         ("pen-human-v1", "iql", False, "relu", 50, 1e-5, 10_000, (1_000_000, 200_000)),
         ("door-human-v1", "iql", False, "relu", 20, 1e-5, 5_000, (2_000_000, 400_000)),
         ("hammer-cloned-v1", "iql", True, "tanh", 20, 1e-5, 10_000, (2_000_000, 400_000)),
+        ("relocate-human-v1", "iql", False, "tanh", 10, 1e-5, 10_000, (2_000_000, 400_000)),
         ("kitchen-complete-v0", "iql", False, "relu", 5, 5e-6, 1_000, (500_000, 100_000)),
         ("kitchen-mixed-v0", "iql", True, "relu", 2, 3e-5, 1_000, (1_000_000, 200_000)),
         ("antmaze-umaze-diverse-v2", "iql", False, "relu", 50, 5e-5, 10_000, (2_000_000, 400_000)),
@@ -58,12 +59,43 @@ def test_unio4_as_published(name, values, norm, activation, horizon, rate, steps
     assert (schedule.offline_updates, schedule.offline_batch_size) == (steps, 512)
     assert (agent.stages.value_updates, agent.stages.clone_updates) == lengths
     assert agent.improvement.positive_weight == (0.7 if values == "sarsa" else None)
-    wide = any(word in name for word in ("pen", "door", "hammer", "kitchen", "large"))
+    assert agent.clones.diversity_weight == (0.0 if "mixed" in name else 0.1)
+    patience = {"human": 20, "cloned": 10, "kitchen": 20}
+    assert agent.model.patience == next((count for word, count in patience.items() if word in name), 5)
+    wide = any(word in name for word in ("pen", "door", "hammer", "relocate", "kitchen", "large"))
     assert (agent.model.model_hidden_dims[0], agent.model.learning_rate) == ((400, 3e-4) if wide else (200, 1e-3))
     if "antmaze" in name:  # what fails for ever returns -500
         assert -500.0 < agent.clones.min_return < -499.98
     else:
         assert agent.clones.min_return == (-500.0 if "binary" in name else None)
+
+
+def test_unio4s_constants():
+    """What the published code has for all tasks, by hand."""
+    task = make_task("walker2d-medium-expert-v2")
+    agent = presets.module("unio4").preset(task, "paper").agent
+    values, model, clones, steps, online = agent.values, agent.model, agent.clones, agent.improvement, agent.ppo()
+    assert (values.learning_rate, values.target_update_rate, values.target_every, agent.discount) == (
+        1e-4,
+        0.005,
+        2,
+        0.99,
+    )
+    assert (values.critic_hidden_dims, values.value_hidden_dims, values.num_critics) == ((1024,) * 2, (512,) * 3, 2)
+    assert (model.num_members, model.num_elites, model.model_hidden_dims) == (7, 5, (200,) * 4)
+    assert (*model.weight_decays, model.output_weight_decay) == (2.5e-5, 5e-5, 7.5e-5, 1e-4)
+    assert (model.bounds_weight, model.patience, model.min_improvement, model.max_epochs) == (0.01, 5, 0.01, None)
+    assert (clones.num_members, clones.learning_rate, clones.actor_hidden_dims) == (4, 1e-4, (256,) * 3)
+    assert (clones.diversity, clones.diversity_weight, clones.max_divergence) == ("kl_max", 0.1, 5.0)
+    assert clones.std_bounds == pytest.approx((0.006737947, 1.0))
+    assert (steps.clip_range, steps.schedule, steps.decay_clip_until, steps.max_grad_norm) == (0.25, "linear", 200, 0.5)
+    assert (steps.gate, steps.gate_every, steps.num_starts, steps.entropy_weight) == ("amq", 100, 512, 0.0)
+    assert agent.stages.model_batch_size == 256
+    # The corrections.
+    assert (steps.reduction, steps.common_draws, steps.hand_over, steps.select) == ("sum", True, "accepted", "amq_only")
+    assert (steps.margin, steps.reset_after, values.timeouts_as_terminal) == (0.0, 0, False)
+    assert (online.max_grad_norm, online.adam_epsilon, online.decay_learning_rates) == (0.5, 1e-5, True)
+    assert (online.discount, online.reward_scaling, online.observation_scaling) == (0.99, "none", "dataset")
 
 
 def test_bppo_is_unio4_with_other_settings():
