@@ -121,7 +121,7 @@ def mean_metrics(runs: list[dict[str, Any]], name: str) -> np.ndarray:
 
 def claims() -> dict[str, Claim]:
     """All claims by name."""
-    from experiments.claims import h2o, hnpg, moorl, ota, unio4, wsrl
+    from experiments.claims import h2o, hnpg, moorl, moorl_controls, ota, unio4, wsrl
 
-    known = (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM, ota.CLAIM, unio4.CLAIM, hnpg.CLAIM)
+    known = (wsrl.CLAIM, h2o.CLAIM, moorl.CLAIM, moorl_controls.CLAIM, ota.CLAIM, unio4.CLAIM, hnpg.CLAIM)
     return {claim.name: claim for claim in known}

@@ -62,7 +62,7 @@ def test_verdicts(differences, margin, verdict):
     assert finding.low <= finding.value <= finding.high
 
 
-@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl", "ota", "unio4", "hnpg"])
+@pytest.mark.parametrize("name", ["wsrl", "h2o", "moorl", "moorl_controls", "ota", "unio4", "hnpg"])
 def test_every_variant_is_a_valid_run(name):
     claim = claims()[name]
     for variant in claim.variants:
@@ -139,6 +139,22 @@ def test_locks_must_be_opened_with_the_data_and_not_without():
     np.testing.assert_allclose([finding.value for finding in findings], [43.0] * 3 + [4.0] * 3)
     exchanged = {name: [closed if runs[0] is opened else opened] * 5 for name, runs in curves.items()}
     assert [finding.verdict for finding in claim.judge(exchanged)] == ["does not hold"] * 6
+
+
+def test_moorl_and_its_control_differ_in_their_batches_alone():
+    claim = claims()["moorl_controls"]
+    for name in ("reach", "plane"):
+        ours, control = (compose(claim.overrides(claim.variants[variant])) for variant in (name, f"{name}_lookahead"))
+        assert (ours.agent.source_choice, control.agent.source_choice) == ("coin", "mixed")
+        assert dataclasses.replace(ours.agent, source_choice="mixed") == control.agent
+        assert (ours.task, ours.schedule, ours.loop) == (control.task, control.schedule, control.loop)
+    high, low = (
+        [{"env_steps": [0, 800], "scores": [0.0, score + seed]} for seed in range(5)] for score in (50.0, 20.0)
+    )
+    curves = {"reach": high, "reach_lookahead": low, "plane": low, "plane_lookahead": high}
+    findings = claim.judge(curves)
+    assert [finding.verdict for finding in findings] == ["holds"] * 2 + ["does not hold"] * 2
+    np.testing.assert_allclose([finding.value for finding in findings], [15.0, 15.0, -15.0, -15.0])
 
 
 def test_unknown_claim_and_too_few_seeds_are_refused(capsys):
