@@ -102,10 +102,11 @@ def rollout_phases(
     """
     if schedule.online_steps == 0:
         return ()
-    if schedule.warmup_steps or schedule.retention != "none":
+    if schedule.warmup_steps or schedule.retention != "none" or schedule.n_step != 1:
         raise ConfigError(
-            f"schedule.warmup_steps={schedule.warmup_steps}, schedule.retention={schedule.retention!r}; on-policy "
-            "training has no replay buffer: expected 0 and 'none'"
+            f"schedule.warmup_steps={schedule.warmup_steps}, schedule.retention={schedule.retention!r}, "
+            f"schedule.n_step={schedule.n_step}; on-policy training has neither a replay buffer nor n-step targets: "
+            "expected 0, 'none' and 1"
         )
     size = schedule.num_envs * schedule.rollout_steps
     points = evaluation_points(schedule.online_steps, schedule.every, schedule.dense_every, schedule.dense_until)

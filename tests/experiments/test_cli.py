@@ -65,6 +65,8 @@ WRONG = {
         ["offline=unio4", "online=rlpd", "task=probe/reach-v0"],
         "RLPDAgent cannot take over from UniO4Agent",
     ),
+    "n steps of rollouts": (["algo=ppo", "schedule.n_step=3"], "nor n-step targets"),
+    "n steps of blocks": (["algo=moorl", "schedule.n_step=3"], "look one step ahead"),
     "n steps of nothing": (["schedule.n_step=0"], "schedule.n_step=0"),
     "one bad job of a sweep": (["-m", "algo=wsrl,rlpd", "agent.penalty.weight=1"], "RLPDConfig"),
 }
