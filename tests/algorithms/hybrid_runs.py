@@ -39,28 +39,6 @@ class UMaze(struct.PyTreeNode):
         return (position, steps), position, reached * 1.0, reached, ~reached & (steps >= self.horizon)
 
 
-class Hop(struct.PyTreeNode):
-    """What makes hopper data hard, in two numbers: reward 1 + speed while a tilt that grows by itself stays within 1.
-
-    tilt' = 1.1 tilt + 0.3 a_0, speed' = 0.9 speed + 0.1 a_1, so that random actions fall soon and a step's reward is
-    at most 2; cut after 100 steps.
-    """
-
-    obs_dim: int = struct.field(pytree_node=False, default=2)
-    actions: Continuous = struct.field(pytree_node=False, default=Continuous(2))
-    horizon: int = struct.field(pytree_node=False, default=100)
-
-    def reset(self, key):
-        start = jax.random.uniform(key, (2,), minval=-0.05, maxval=0.05)
-        return (start, jnp.int32(0)), start
-
-    def step(self, state, action, key):
-        action, steps = jnp.clip(action, -1.0, 1.0), state[1] + 1
-        after = jnp.array([1.1, 0.9]) * state[0] + jnp.array([0.3, 0.1]) * action
-        fallen = jnp.abs(after[0]) > 1.0
-        return (after, steps), after, 1.0 + after[1], fallen, ~fallen & (steps >= self.horizon)
-
-
 def through_the_maze(states, observations, key):
     """The way round, in noisy steps of half the length."""
     x, y = observations[:, 0], observations[:, 1]
@@ -195,12 +173,7 @@ def seeds(env, config, runs, *, first=0, count=5, rows=2_000, **settings):
         return *train(env, config, transitions(data), run_key, ratio, **settings), data.rewards.sum() / ends
 
     numbers = jnp.array([behaviours.index(behaviour) for behaviour, _ in runs])
-    if config.source_choice == "mixed":  # its share decides on shapes
-        (ratio,) = {ratio for _, ratio in runs}
-        every = jax.vmap(jax.vmap(lambda number, key: one(number, ratio, key), (None, 0)), (0, None))
-        arguments = (numbers,)
-    else:
-        every = jax.vmap(jax.vmap(one, (None, None, 0)), (0, 0, None))
-        arguments = (numbers, jnp.array([ratio for _, ratio in runs]))
-    found = jax.jit(every)(*arguments, jax.random.split(jax.random.key(first), count))
+    ratios = jnp.array([ratio for _, ratio in runs])
+    every = jax.vmap(jax.vmap(one, (None, None, 0)), (0, 0, None))
+    found = jax.jit(every)(numbers, ratios, jax.random.split(jax.random.key(first), count))
     return jax.tree.map(np.asarray, found)
