@@ -33,7 +33,7 @@ BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check one claim; exit code 0 whatever the verdict, 1 if a run failed, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__)
-    parser.add_argument("claim", type=spelled, help=f"one of: {', '.join(claims())}")
+    parser.add_argument("claim", help=f"one of: {', '.join(claims())}")
     parser.add_argument("--scale", choices=SCALES, default="cpu")
     parser.add_argument("--seeds", type=int, default=5, help="runs per variant, at least 5")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
@@ -48,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    known = claims()
-    if options.claim not in known:
-        raise ConfigError(f"no claim {options.claim!r}; expected one of: {', '.join(known)}")
+    known = {spelled(name): claim for name, claim in claims().items()}
+    if spelled(options.claim) not in known:
+        raise ConfigError(f"no claim {options.claim!r}; expected one of: {', '.join(claims())}")
     if options.seeds < 5:
         raise ConfigError(f"--seeds {options.seeds}; a claim needs at least 5")
-    claim = known[options.claim]
+    claim = known[spelled(options.claim)]
     console = Console(width=130, highlight=False)
     console.print(f"[bold]{claim.name}[/]: {claim.statement}")
     console.print(f"{len(claim.variants)} variants x {options.seeds} seeds on {claim.task}, scale={options.scale}")

@@ -163,6 +163,12 @@ def test_unknown_claim_and_too_few_seeds_are_refused(capsys):
     assert "at least 5" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("typed", [*claims(), "uni_o4", "Uni-O4"])
+def test_claims_are_found_however_they_are_spelled(typed, capsys):
+    assert main([typed, "--seeds", "3"]) == 2
+    assert "needs at least 5" in capsys.readouterr().err
+
+
 def test_the_readme_table_comes_from_the_stored_results(tmp_path):
     finding = {"statement": "s", "quantity": "q", "value": 1.0, "low": 0.5, "high": 1.5, "verdict": "holds"}
     stored = {"claim": "wsrl", "task": "t", "scale": "cpu", "seeds": 5, "findings": [finding]}
