@@ -1,6 +1,7 @@
 """scale=cpu: the numbers it puts in place of the published ones. Budgets and widths only, never the algorithm.
 
-To tune what a laptop runs by default, edit the table `CPU`, or `GOALS` for goal-conditioned algorithms.
+To tune what a laptop runs by default, edit the table `CPU`, or `GOALS` for goal-conditioned algorithms. Uni-O4 and BPPO
+need higher rates as well, see `presets.unio4`.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_small_settings_are_those_of_one_scale():
     small, paper = (
         compose(claim.overrides(claim.settings("ota", scale), f"scale={scale}")) for scale in ("cpu", "paper")
     )
-    assert (small.schedule.offline_updates, small.agent.hiql.value_hidden_dims) == (20_000, (64, 64, 64))
+    assert (small.schedule.offline_updates, small.agent.hiql.value_hidden_dims) == (30_000, (64, 64, 64))
     assert (paper.schedule.offline_updates, paper.agent.hiql.value_hidden_dims) == (1_000_000, (512, 512, 512))
 
 

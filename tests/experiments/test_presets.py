@@ -103,6 +103,12 @@ def test_scale_cpu_shrinks_budgets_and_widths_only(algo, family):
         return values
 
     changed = {name for name, value in flat(small).items() if value != flat(paper)[name]}
+    if algo in ("unio4", "bppo"):  # so few updates need higher rates, and a gate that is asked more often
+        changed -= {
+            *(f"agent.{part}.learning_rate" for part in ("values", "clones")),
+            *(f"agent.online.{net}_learning_rate" for net in ("actor", "value")),
+            *("agent.values.target_update_rate", "agent.improvement.reset_after"),
+        }
     assert changed <= {
         *(f"schedule.{name}" for name in ("offline_updates", "warmup_steps", "online_steps")),
         *(f"schedule.{name}" for name in ("offline_batch_size", "online_batch_size")),

@@ -220,7 +220,7 @@ def test_hyq_names_what_it_does_not_have():
         ("rollout_steps", 4): r"schedule\.rollout_steps=4",
         ("num_envs", 12): "expected a multiple of 5",
         ("online_steps", 0): "nothing would be learned",
-        ("retention", "mixed"): "no replay buffer",
+        ("retention", "mixed"): "neither a replay buffer",
     }.items():
         with pytest.raises(ConfigError, match=words):
             phases_on(task, "hyq", "cpu", **dict([changes]))
