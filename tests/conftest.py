@@ -33,11 +33,12 @@ def pytest_configure(config):
         os.environ["HYBRIDRL_DATA"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        # What one test has compiled, the other test processes and the runs that tests start read from disk.
+        # What one test has compiled, the other test processes and the runs that tests start read from disk. Not what
+        # compiles in an instant: nine of ten entries, which save no time, and in storing one JAX once crashed.
         compiled = tempfile.mkdtemp(prefix="hybridrl-test-compiled-")
         for name, value in {
             "jax_compilation_cache_dir": compiled,
-            "jax_persistent_cache_min_compile_time_secs": 0,
+            "jax_persistent_cache_min_compile_time_secs": 0.1,
             "jax_persistent_cache_min_entry_size_bytes": -1,
         }.items():
             jax.config.update(name, value)
